@@ -64,6 +64,7 @@ const CODES = {
   CONFIG_INVALID: { retryable: false },
   PORT_IN_USE: { retryable: false },
   DEPENDENCY_ABSENT: { retryable: false }, // a program we need is not installed
+  INTERNAL: { retryable: false }, // a defect of ours, reported over a boundary
 } as const satisfies Record<string, { retryable: boolean }>
 
 export type EdgeErrorCode = keyof typeof CODES
