@@ -1,0 +1,368 @@
+/**
+ * A repository on any HTTP server that can serve static files.
+ *
+ * Requests are minimal (no header that a static server does not need) and never compressed; a
+ * server that answers 200 to a range request works, slowly. Redirects are followed on the same
+ * origin only (T17). What the server claims (length, range) is compared with what was asked before
+ * a byte of the body is believed, and reading stops at the length asked for.
+ */
+import type { Dispatcher } from 'undici'
+import { EdgeError, isEdgeError } from '../manifests/errors.ts'
+import { Lane, type LaneOptions } from './lane.ts'
+import { STALL, stallGuarded, withDeadline, type StallRule } from './stall.ts'
+import {
+  digits,
+  encodedPath,
+  exactly,
+  type Purpose,
+  type ReadOptions,
+  type RequestCost,
+  type Span,
+  type Upstream,
+  type WholeOptions,
+  type WireRecord,
+} from './upstream.ts'
+
+/** Slows a transfer down: resolves when `bytes` more may have passed. */
+export interface Pace {
+  spend(bytes: number, signal: AbortSignal): Promise<void>
+}
+
+export interface HttpUpstreamOptions extends Partial<LaneOptions> {
+  readonly onWire: (record: WireRecord) => void
+  /** At most this many connections. */
+  readonly connectionsMax?: number
+  readonly stall?: StallRule
+  readonly pace?: Pace
+}
+
+type Answer = Dispatcher.ResponseData
+const REDIRECTS_MAX = 3
+/** The wire is reported in steps no larger than this, so that a kill forgets little. */
+const REPORT_BYTES = 256 * 1024
+/** Until measured: what nginx and node:http answer, about. */
+const GUESS: RequestCost = { downBytes: 260, upBytes: 70, connectDownBytes: 0, connectUpBytes: 0 }
+
+export function openHttpUpstream(url: URL, options: HttpUpstreamOptions): Upstream {
+  return new HttpUpstream(url, options)
+}
+
+class HttpUpstream implements Upstream {
+  readonly name: string
+  readonly #origin: string
+  readonly #base: string
+  readonly #authorization: string | undefined
+  readonly #options: HttpUpstreamOptions
+  readonly #stall: StallRule
+  readonly #idle: Lane[] = []
+  readonly #all = new Set<Lane>()
+  readonly #waiting: (() => void)[] = []
+  readonly #wire = { bytesDown: 0, bytesUp: 0, requests: 0, connections: 0 }
+  #cost = GUESS
+  #ranges = true
+  #hasSampledPart = false
+
+  constructor(url: URL, options: HttpUpstreamOptions) {
+    this.#origin = url.origin
+    this.#base = url.pathname.endsWith('/') ? url.pathname : `${url.pathname}/`
+    this.name = `${url.origin}${this.#base === '/' ? '' : this.#base.slice(0, -1)}`
+    const credentials = `${decodeURIComponent(url.username)}:${decodeURIComponent(url.password)}`
+    this.#authorization = url.username ? `Basic ${Buffer.from(credentials).toString('base64')}` : undefined
+    this.#options = options
+    this.#stall = options.stall ?? STALL
+  }
+
+  get wire() {
+    return { ...this.#wire }
+  }
+
+  get cost() {
+    return this.#cost
+  }
+
+  get ranges() {
+    return this.#ranges
+  }
+
+  async *readSpan(path: string, span: Span, options: ReadOptions): AsyncGenerator<Uint8Array> {
+    if (span.length === 0) return
+    yield* this.#exchange(path, span, options, (answer, body) => {
+      if (answer.statusCode === 206) return this.#partial(path, span, answer, body)
+      this.#ranges = false
+      return wholeAsPart(path, span, answer, body)
+    })
+  }
+
+  async *readWhole(path: string, options: WholeOptions): AsyncGenerator<Uint8Array> {
+    yield* this.#exchange(path, undefined, options, (answer, body) => {
+      const claimed = lengthOf(answer)
+      if (answer.statusCode === 206) throw new EdgeError('UPSTREAM_LIED', `${path}: a part, unasked`)
+      if (claimed !== undefined && claimed > options.maxBytes) throw tooLong(path, options.maxBytes)
+      return atMost(body, options.maxBytes, path)
+    })
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#all].map(lane => lane.client.destroy()))
+  }
+
+  /** One request, its body as `shape` admits it, and the account of what it cost. */
+  async *#exchange(
+    path: string,
+    span: Span | undefined,
+    options: ReadOptions,
+    shape: (answer: Answer, body: AsyncIterable<Uint8Array>) => AsyncIterable<Uint8Array>,
+  ): AsyncGenerator<Uint8Array> {
+    const { signal } = options
+    const what = `${this.name}/${path}`
+    const lane = await this.#acquire(signal)
+    const stop = new AbortController()
+    const account = new Account(options.purpose, lane, this.#wire, this.#options.onWire)
+    let answer: Answer | undefined
+    try {
+      answer = await this.#send(lane, path, span, AbortSignal.any([signal, stop.signal]), account)
+      yield* shape(answer, this.#paced(answer, account, signal, what))
+    } catch (error) {
+      throw this.#translated(error, signal, what)
+    } finally {
+      const isWhole = answer?.body.readableEnded ?? false
+      if (!isWhole) stop.abort() // a connection with unwanted bytes on it is of no use
+      account.report()
+      this.#learnConnect(account)
+      if (answer && isWhole && account.connections === 0) this.#learn(path, span, answer, account)
+      this.#release(lane)
+    }
+  }
+
+  async *#paced(answer: Answer, account: Account, signal: AbortSignal, what: string): AsyncGenerator<Uint8Array> {
+    for await (const part of stallGuarded(answer.body, this.#stall, what)) {
+      account.received(part.length)
+      await this.#options.pace?.spend(part.length, signal)
+      signal.throwIfAborted()
+      yield part
+    }
+  }
+
+  async #send(lane: Lane, path: string, span: Span | undefined, signal: AbortSignal, account: Account): Promise<Answer> {
+    const headers = {
+      ...(span ? { range: `bytes=${span.offset}-${span.offset + span.length - 1}` } : {}),
+      ...(this.#authorization ? { authorization: this.#authorization } : {}),
+    }
+    let target = this.#base + encodedPath(path)
+    for (let hops = 0; ; hops++) {
+      const answer = await this.#request(lane, target, headers, signal, account)
+      const { statusCode } = answer
+      if (statusCode === 206 || statusCode === 200) {
+        const encoding = answer.headers['content-encoding']
+        if (encoding && encoding !== 'identity') throw new EdgeError('UPSTREAM_LIED', `${path}: compressed, unasked`)
+        return answer
+      }
+      await answer.body.dump({ limit: 16 * 1024, signal }).catch(() => undefined)
+      if (statusCode === 404 || statusCode === 410 || statusCode === 403) throw new EdgeError('NOT_FOUND', `${this.name}/${path}: ${statusCode}`)
+      if (statusCode === 416) throw new EdgeError('UPSTREAM_LIED', `${this.name}/${path}: shorter than signed (416)`)
+      if (statusCode < 300 || statusCode >= 400) throw new EdgeError('UPSTREAM_REFUSED', `${this.name}/${path}: answers ${statusCode}`)
+      target = this.#sameOrigin(answer, target, path, hops)
+    }
+  }
+
+  /** A kept-alive connection may have been closed just before: one silent retry on a new one. */
+  async #request(
+    lane: Lane,
+    target: string,
+    headers: Record<string, string>,
+    signal: AbortSignal,
+    account: Account,
+  ): Promise<Answer> {
+    for (let attempt = 0; ; attempt++) {
+      const stalled = new AbortController()
+      account.asked()
+      try {
+        const answer = lane.client.request({ method: 'GET', path: target, headers, signal: AbortSignal.any([signal, stalled.signal]) })
+        return await withDeadline(answer, this.#stall.ms, `${this.#origin}${target}`)
+      } catch (error) {
+        stalled.abort()
+        const closed = error instanceof Error && 'code' in error && (error.code === 'UND_ERR_SOCKET' || error.code === 'ECONNRESET')
+        if (!closed || attempt > 0 || signal.aborted) throw error
+      }
+    }
+  }
+
+  #sameOrigin(answer: Answer, target: string, path: string, hops: number): string {
+    const location = String(answer.headers.location ?? '')
+    const url = URL.canParse(location, this.#origin + target) ? new URL(location, this.#origin + target) : undefined
+    if (hops >= REDIRECTS_MAX || url?.origin !== this.#origin) {
+      throw new EdgeError('UPSTREAM_REFUSED', `${this.name}/${path}: redirects away, which is refused`)
+    }
+    return url.pathname + url.search
+  }
+
+  #partial(path: string, span: Span, answer: Answer, body: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+    const range = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(String(answer.headers['content-range'] ?? ''))
+    const claimed = lengthOf(answer)
+    const isRight = range && Number(range[1]) === span.offset && Number(range[2]) === span.offset + span.length - 1
+    if (!isRight || (claimed !== undefined && claimed !== span.length)) {
+      throw new EdgeError('UPSTREAM_LIED', `${this.name}/${path}: not the range asked for`)
+    }
+    // with a length, the HTTP parser vouches for it, and the connection stays usable
+    return claimed === undefined ? exactly(body, span.length, `${this.name}/${path}`) : body
+  }
+
+  #translated(error: unknown, signal: AbortSignal, what: string): unknown {
+    if (signal.aborted) return signal.reason
+    if (isEdgeError(error)) return error
+    return new EdgeError('UPSTREAM_UNREACHABLE', `${what}: ${error instanceof Error ? error.message : 'failed'}`, { cause: error })
+  }
+
+  #learnConnect({ connections, connectDown, connectUp }: Account): void {
+    if (connections === 0) return
+    const connectDownBytes = Math.round(connectDown / connections)
+    this.#cost = { ...this.#cost, connectDownBytes, connectUpBytes: Math.round(connectUp / connections) }
+  }
+
+  /** Of a request on an open connection: whatever is not body and not a varying number. */
+  #learn(path: string, span: Span | undefined, answer: Answer, { down, up, body, requests }: Account): void {
+    if (lengthOf(answer) !== body || requests !== 1) return
+    const part = span !== undefined && answer.statusCode === 206
+    if (!part && (span || this.#hasSampledPart)) return
+    const ends = part ? digits(span.offset) + digits(span.offset + span.length - 1) : 0
+    const total = /\/(\d+)$/.exec(String(answer.headers['content-range'] ?? ''))?.[1]?.length ?? 0
+    const downBytes = down - body - digits(body) - ends - total + (part ? 0 : PART_EXTRA_DOWN)
+    const upBytes = up - encodedPath(path).length - ends + (part ? 0 : PART_EXTRA_UP)
+    this.#hasSampledPart ||= part
+    if (downBytes > 0 && upBytes > 0) this.#cost = { ...this.#cost, downBytes, upBytes }
+  }
+
+  async #acquire(signal: AbortSignal): Promise<Lane> {
+    for (;;) {
+      signal.throwIfAborted()
+      const idle = this.#idle.pop()
+      if (idle) return idle
+      if (this.#all.size < (this.#options.connectionsMax ?? 8)) {
+        const lane = new Lane(this.#origin, { connectMs: 10_000, ...this.#options })
+        this.#all.add(lane)
+        return lane
+      }
+      await this.#turn(signal)
+    }
+  }
+
+  async #turn(signal: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    const leave = () => {
+      const at = this.#waiting.indexOf(resolve)
+      if (at >= 0) this.#waiting.splice(at, 1)
+      resolve()
+    }
+    this.#waiting.push(resolve)
+    signal.addEventListener('abort', leave, { once: true })
+    await promise
+    signal.removeEventListener('abort', leave)
+  }
+
+  #release(lane: Lane): void {
+    this.#idle.push(lane)
+    this.#waiting.shift()?.()
+  }
+}
+
+/** `content-range: bytes -/` with its line end, and `206 Partial Content` for `200 OK`. */
+const PART_EXTRA_DOWN = 'content-range: bytes -/\r\n'.length + 'Partial Content'.length - 'OK'.length
+const PART_EXTRA_UP = 'range: bytes=-\r\n'.length
+
+interface Counters {
+  bytesDown: number
+  bytesUp: number
+  requests: number
+  connections: number
+}
+
+/** What one request moved, told in steps. */
+class Account {
+  down = 0
+  up = 0
+  body = 0
+  requests = 0
+  connections = 0
+  connectDown = 0
+  connectUp = 0
+  readonly #purpose: Purpose
+  readonly #lane: Lane
+  readonly #wire: Counters
+  readonly #onWire: (record: WireRecord) => void
+  #untold = 0
+  #told = 0
+
+  constructor(purpose: Purpose, lane: Lane, wire: Counters, onWire: (record: WireRecord) => void) {
+    this.#purpose = purpose
+    this.#lane = lane
+    this.#wire = wire
+    this.#onWire = onWire
+  }
+
+  asked(): void {
+    this.requests++
+  }
+
+  received(bytes: number): void {
+    this.body += bytes
+    this.#untold += bytes
+    if (this.#untold >= REPORT_BYTES) this.report()
+  }
+
+  report(): void {
+    const moved = this.#lane.look()
+    const requests = this.requests - this.#told
+    this.#told = this.requests
+    this.#untold = 0
+    this.down += moved.down
+    this.up += moved.up
+    this.connections += moved.connections
+    this.connectDown += moved.connectDown
+    this.connectUp += moved.connectUp
+    this.#wire.bytesDown += moved.down
+    this.#wire.bytesUp += moved.up
+    this.#wire.requests += requests
+    this.#wire.connections += moved.connections
+    if (moved.down + moved.up + requests > 0) this.#onWire({ ...this.#purpose, bytesDown: moved.down, bytesUp: moved.up, requests })
+  }
+}
+
+function lengthOf(answer: Answer): number | undefined {
+  const length = answer.headers['content-length']
+  return typeof length === 'string' && /^\d+$/.test(length) ? Number(length) : undefined
+}
+
+async function* wholeAsPart(
+  path: string,
+  span: Span,
+  answer: Answer,
+  body: AsyncIterable<Uint8Array>,
+): AsyncGenerator<Uint8Array> {
+  const claimed = lengthOf(answer)
+  if (claimed !== undefined && claimed < span.offset + span.length) {
+    throw new EdgeError('UPSTREAM_LIED', `${path}: ${claimed} bytes, shorter than signed`)
+  }
+  yield* exactly(skipping(body, span.offset), span.length, path)
+}
+
+async function* skipping(parts: AsyncIterable<Uint8Array>, bytes: number): AsyncGenerator<Uint8Array> {
+  let left = bytes
+  for await (const part of parts) {
+    const skipped = Math.min(left, part.length)
+    left -= skipped
+    if (skipped < part.length) yield part.subarray(skipped)
+  }
+}
+
+async function* atMost(parts: AsyncIterable<Uint8Array>, bytes: number, path: string): AsyncGenerator<Uint8Array> {
+  let seen = 0
+  for await (const part of parts) {
+    seen += part.length
+    if (seen > bytes) throw tooLong(path, bytes)
+    yield part
+  }
+}
+
+function tooLong(path: string, bytes: number): EdgeError {
+  return new EdgeError('UPSTREAM_LIED', `${path}: longer than the ${bytes} bytes expected`)
+}

@@ -1,0 +1,116 @@
+/**
+ * An upstream: any place with the static files of a repository, read by path and range.
+ *
+ * What it promises, whoever is at the other end: a read yields exactly the bytes asked for (their
+ * number and place, not their truth: digests are checked by the caller), or it throws. Every byte
+ * that crossed the wire, requests, headers and handshakes included, is reported once.
+ */
+import type { Abortable } from '../manifests/extent.ts'
+import { EdgeError } from '../manifests/errors.ts'
+
+/** `length` bytes from `offset` on. */
+export interface Span {
+  readonly offset: number
+  readonly length: number
+}
+
+/** What a byte was spent on: becomes a row of the ledger. */
+export interface Purpose {
+  /** Empty for metadata that belongs to all. */
+  readonly dataset: string
+  /** `metadata`, `manifest`, `directory`, `catalog`, `delta`, `frame`, `heal`, … */
+  readonly reason: string
+}
+
+export interface WireRecord extends Purpose {
+  readonly bytesDown: number
+  readonly bytesUp: number
+  readonly requests: number
+}
+
+export interface WireCount {
+  readonly bytesDown: number
+  readonly bytesUp: number
+  readonly requests: number
+  readonly connections: number
+}
+
+/**
+ * What a request costs beside its body, as measured; digits that vary are counted exactly.
+ * A range request for `path` costs `downBytes` and `upBytes` plus what `wireOf` adds.
+ */
+export interface RequestCost {
+  readonly downBytes: number
+  readonly upBytes: number
+  /** To open one connection (TLS, proxy); plain TCP carries no payload. */
+  readonly connectDownBytes: number
+  readonly connectUpBytes: number
+}
+
+export interface ReadOptions extends Abortable {
+  readonly purpose: Purpose
+}
+
+export interface WholeOptions extends ReadOptions {
+  /** More than this is refused before it is read. */
+  readonly maxBytes: number
+}
+
+export interface Upstream extends AsyncDisposable {
+  /** For people and the ledger: scheme, host and path, never credentials. */
+  readonly name: string
+  /**
+   * Exactly the bytes of `span`.
+   * @param path relative to the upstream's root, segments not percent-encoded.
+   * @throws EdgeError `NOT_FOUND`, `UPSTREAM_UNREACHABLE`, `UPSTREAM_REFUSED`, `UPSTREAM_STALLED`,
+   * `UPSTREAM_LIED`; the signal's reason when aborted. What was yielded before is good to keep.
+   */
+  readSpan(path: string, span: Span, options: ReadOptions): AsyncIterable<Uint8Array>
+  /** The whole file. @throws as above; `UPSTREAM_LIED` when it is longer than `maxBytes`. */
+  readWhole(path: string, options: WholeOptions): AsyncIterable<Uint8Array>
+  readonly wire: WireCount
+  readonly cost: RequestCost
+  /** False once it has answered a range request with the whole file. */
+  readonly ranges: boolean
+}
+
+export const FREE: RequestCost = { downBytes: 0, upBytes: 0, connectDownBytes: 0, connectUpBytes: 0 }
+
+/** Bytes on the wire of one range request for `span` of a file of `fileBytes`. */
+export function wireOf(cost: RequestCost, path: string, span: Span, fileBytes: number): { down: number; up: number } {
+  if (cost.downBytes === 0) return { down: span.length, up: 0 }
+  const first = digits(span.offset)
+  const last = digits(span.offset + span.length - 1)
+  return {
+    down: cost.downBytes + digits(span.length) + first + last + digits(fileBytes) + span.length,
+    up: cost.upBytes + encodedPath(path).length + first + last,
+  }
+}
+
+export function digits(value: number): number {
+  return String(value).length
+}
+
+export function encodedPath(path: string): string {
+  return path.split('/').map(encodeURIComponent).join('/')
+}
+
+/** Everything a read yields, in one buffer. */
+export async function collect(parts: AsyncIterable<Uint8Array>): Promise<Buffer> {
+  const all: Uint8Array[] = []
+  for await (const part of parts) all.push(part)
+  return all.length === 1 ? Buffer.from(all[0]!.buffer, all[0]!.byteOffset, all[0]!.byteLength) : Buffer.concat(all)
+}
+
+/** Fits the bytes handed through to `length`, whatever the source does. */
+export async function* exactly(parts: AsyncIterable<Uint8Array>, length: number, what: string): AsyncGenerator<Uint8Array> {
+  let left = length
+  if (left === 0) return
+  for await (const part of parts) {
+    const taken = part.length > left ? part.subarray(0, left) : part
+    left -= taken.length
+    if (taken.length > 0) yield taken
+    if (left === 0) return
+  }
+  throw new EdgeError('UPSTREAM_LIED', `${what}: ended ${left} bytes early`)
+}
