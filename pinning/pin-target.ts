@@ -33,8 +33,12 @@ export interface PinTarget {
   prove(item: Pick<PinItem, 'root' | 'extents'>, options: Abortable): Promise<{ readonly bytesRead: number }>
   /** Bytes that it can still take; undefined when it does not tell. */
   roomBytes(options: Abortable): Promise<number | undefined>
-  /** One block, *not* verified: whoever heals from it verifies. Undefined when it is not there. */
-  fetchBlock(cid: Cid, options: Abortable): Promise<Uint8Array | undefined>
+  /**
+   * To heal from; *not* verified: whoever heals verifies. Undefined when it is not there.
+   * @throws EdgeError `PIN_TARGET_DOWN`
+   */
+  fetchExtent(extent: Pick<ExtentRef, 'cid' | 'sizeBytes'>, options: Abortable): Promise<Uint8Array | undefined>
+  fetchNode(cid: Cid, options: Abortable): Promise<Uint8Array | undefined>
 }
 
 export interface PinOutcome {

@@ -1,0 +1,190 @@
+/**
+ * Kubo as a pin target: blocks go in as one CAR stream per batch, pinned recursively by our own
+ * root CIDs, which Kubo computes the same way.
+ *
+ * Kubo writes without fsync and reads without hashing by default (docs/pinning.md sets both), so it
+ * is a replica that can be rebuilt, never the authority. kubo-rpc-client ignores `timeout`: every
+ * call here carries an AbortSignal of its own. Loaded lazily: the client costs 50 MB of memory.
+ */
+import type { KuboRPCClient } from 'kubo-rpc-client'
+import { type Cid, parseCid } from '../manifests/cid.ts'
+import { EdgeError } from '../manifests/errors.ts'
+import type { Abortable, DagNode } from '../manifests/extent.ts'
+import { carOf } from './car.ts'
+import { blocksOfCar } from './car-reader.ts'
+import type { PinItem, PinOutcome, PinTarget } from './pin-target.ts'
+
+export interface KuboOptions {
+  /** `http://127.0.0.1:5001` */
+  readonly apiUrl: string
+  /** A call that moves no content must answer within this. */
+  readonly callMs: number
+  /** Per batch of pins; long, since content moves. */
+  readonly importMs: number
+}
+
+export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
+  const [{ create }, { CID }] = await Promise.all([import('kubo-rpc-client'), import('multiformats/cid')])
+  const client = create({ url: options.apiUrl })
+  const name = 'kubo'
+
+  return {
+    name,
+
+    async pin(items, { signal }) {
+      const outcomes = new Map<Cid, PinOutcome>()
+      const failedReads = new Map<Cid, Error>()
+      const roots = items.map(item => item.root)
+      const archive = carOf(roots, blocksOf(items, failedReads, { signal }))
+      const within = AbortSignal.any([signal, AbortSignal.timeout(options.importMs)])
+      try {
+        for await (const { root } of client.dag.import([archive], { pinRoots: true, signal: within })) {
+          const cid = parseCid(root.cid.toString())
+          outcomes.set(cid, root.pinErrorMsg ? { root: cid, error: new Error(root.pinErrorMsg) } : { root: cid })
+        }
+      } catch (cause) {
+        signal.throwIfAborted()
+        if (failedReads.size === 0) throw down(name, cause)
+      }
+      return roots.map(root => {
+        const error = failedReads.get(root)
+        return error ? { root, error } : (outcomes.get(root) ?? { root, error: new Error('Kubo did not confirm the pin') })
+      })
+    },
+
+    async unpin(root, { signal }) {
+      try {
+        await client.pin.rm(CID.parse(root), { recursive: true, signal: within(signal, options.callMs) })
+      } catch (cause) {
+        if (!/not pinned/.test(String(cause))) throw down(name, cause)
+      }
+    },
+
+    async *list({ signal }) {
+      try {
+        const within = AbortSignal.any([signal, AbortSignal.timeout(options.importMs)])
+        for await (const { cid } of client.pin.ls({ type: 'recursive', signal: within })) {
+          const root = ourCid(cid.toString())
+          if (root) yield root
+        }
+      } catch (cause) {
+        throw down(name, cause)
+      }
+    },
+
+    async prove({ root }, { signal }) {
+      let bytesRead = 0
+      const missing = new Set<Cid>([root])
+      const seen = new Set<Cid>()
+      const { parseNode } = await import('../manifests/unixfs.ts')
+      for await (const block of blocksOfCar(exportedDag(client, CID.parse(root), signal, options.importMs))) {
+        bytesRead += block.bytes.length
+        missing.delete(block.cid)
+        seen.add(block.cid)
+        if (!block.cid.startsWith('bafk')) {
+          for (const { cid } of parseNode(block.bytes).links) if (!seen.has(cid)) missing.add(cid)
+        }
+      }
+      if (missing.size > 0) throw new EdgeError('CHUNK_ABSENT', `Kubo lacks ${missing.size} blocks of ${root}`)
+      return { bytesRead }
+    },
+
+    async roomBytes({ signal }) {
+      try {
+        const { repoSize, storageMax } = await client.repo.stat({ signal: within(signal, options.callMs) })
+        return Math.max(0, Number(storageMax) - Number(repoSize))
+      } catch (cause) {
+        throw down(name, cause)
+      }
+    },
+
+    async fetchExtent({ cid, sizeBytes }, { signal }) {
+      const content = client.cat(CID.parse(cid), { signal: within(signal, options.callMs) })
+      return collected(content, sizeBytes, name)
+    },
+
+    async fetchNode(cid, { signal }) {
+      try {
+        return await client.block.get(CID.parse(cid), { signal: within(signal, options.callMs) })
+      } catch (cause) {
+        throw down(name, cause)
+      }
+    },
+  }
+}
+
+/**
+ * All blocks of all items, each once. An item that cannot be read is noted, and ends the stream: a
+ * CAR that lacks blocks must not be imported as if it were whole.
+ */
+async function* blocksOf(
+  items: readonly PinItem[],
+  failed: Map<Cid, Error>,
+  options: Abortable,
+): AsyncGenerator<DagNode> {
+  const { cutIntoBlocks } = await import('./item-blocks.ts')
+  const sent = new Set<Cid>()
+  for (const item of items) {
+    try {
+      for await (const block of cutIntoBlocks(item, options)) {
+        if (sent.has(block.cid)) continue
+        sent.add(block.cid)
+        yield block
+      }
+    } catch (error) {
+      failed.set(item.root, error instanceof Error ? error : new Error(String(error)))
+      throw error
+    }
+  }
+}
+
+async function* exportedDag(
+  client: KuboRPCClient,
+  root: Parameters<KuboRPCClient['dag']['export']>[0],
+  signal: AbortSignal,
+  importMs: number,
+): AsyncGenerator<Uint8Array> {
+  try {
+    yield* client.dag.export(root, { signal: within(signal, importMs) })
+  } catch (cause) {
+    throw down('kubo', cause)
+  }
+}
+
+/** At most `sizeBytes`; undefined when there are fewer. */
+async function collected(
+  content: AsyncIterable<Uint8Array>,
+  sizeBytes: number,
+  name: string,
+): Promise<Uint8Array | undefined> {
+  const pieces: Uint8Array[] = []
+  let length = 0
+  try {
+    for await (const piece of content) {
+      length += piece.length
+      if (length > sizeBytes) return undefined
+      pieces.push(piece)
+    }
+  } catch (cause) {
+    throw down(name, cause)
+  }
+  return length === sizeBytes ? Buffer.concat(pieces) : undefined
+}
+
+function within(signal: AbortSignal, ms: number): AbortSignal {
+  return AbortSignal.any([signal, AbortSignal.timeout(ms)])
+}
+
+/** Kubo may hold pins of others, with CIDs that are not of our form. */
+function ourCid(text: string): Cid | undefined {
+  try {
+    return parseCid(text)
+  } catch {
+    return undefined
+  }
+}
+
+function down(name: string, cause: unknown): EdgeError {
+  const reason = cause instanceof Error ? cause.message : String(cause)
+  return new EdgeError('PIN_TARGET_DOWN', `${name} did not answer: ${reason}`, { cause })
+}

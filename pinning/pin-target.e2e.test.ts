@@ -1,0 +1,136 @@
+import { once } from 'node:events'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { rawCidOf } from '../manifests/cid.ts'
+import { sha256Of } from '../manifests/digest.ts'
+import { openKuboTarget } from './kubo-target.ts'
+import type { PinTarget } from './pin-target.ts'
+import { openS3Target } from './s3-target.ts'
+import { type MemoryItem, memoryItem } from './testing/items.ts'
+import { haveServer, type KuboServer, startKubo, startMinio, type TestServer } from './testing/servers.ts'
+
+const signal = new AbortController().signal
+const kuboOptions = { callMs: 5000, importMs: 60_000 }
+const s3Options = { region: 'us-east-1', callMs: 5000, concurrency: 8 }
+const SIZES = [0, 1, 300, 70_000, 300_000, 5_000_000, 21_000_000]
+
+let items: MemoryItem[]
+beforeAll(async () => {
+  items = await Promise.all(SIZES.map((size, n) => memoryItem(noise(size, n))))
+})
+
+/** Not compressible, the same each time. */
+function noise(sizeBytes: number, seed: number): Buffer {
+  const bytes = Buffer.alloc(sizeBytes)
+  let state = seed + 1
+  for (let at = 0; at < sizeBytes; at++) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    bytes[at] = state >>> 24
+  }
+  return bytes
+}
+
+function pinTargetContract(open: () => Promise<PinTarget>): void {
+  it('pins items, lists them, proves them, and pins again without harm', async () => {
+    const target = await open()
+    for (const _again of [1, 2]) {
+      const outcomes = await target.pin(items, { signal })
+      expect(outcomes).toEqual(items.map(({ root }) => ({ root })))
+    }
+    const listed = await Array.fromAsync(target.list({ signal }))
+    expect(listed.toSorted()).toEqual(items.map(({ root }) => root).toSorted())
+    for (const item of items) {
+      const { bytesRead } = await target.prove(item, { signal })
+      expect(bytesRead).toBeGreaterThanOrEqual(item.sizeBytes)
+    }
+  })
+
+  it('gives extents and nodes back to heal from, and says what it lacks', async () => {
+    const target = await open()
+    const item = items.at(-1) as MemoryItem
+    expect(item.extents.length).toBeGreaterThan(1)
+    const pieces = []
+    for (const extent of item.extents) pieces.push(await target.fetchExtent(extent, { signal }))
+    expect(Buffer.concat(pieces as Uint8Array[]).equals(item.bytes)).toBe(true)
+    for await (const { cid, bytes } of item.nodes({ signal })) {
+      expect(Buffer.from((await target.fetchNode(cid, { signal })) ?? []).equals(bytes)).toBe(true)
+    }
+  })
+
+  it('an item that cannot be read is not pinned', async () => {
+    const target = await open()
+    const whole = await memoryItem(noise(9_000_000, 99))
+    const broken: MemoryItem = { ...whole, readExtent: () => Promise.reject(new Error('gone')) }
+    const [outcome] = await target.pin([broken], { signal })
+    expect(outcome?.error?.message).toMatch(/gone/)
+    expect(await Array.fromAsync(target.list({ signal }))).not.toContain(whole.root)
+  })
+
+  it('unpins one item and keeps what others share', async () => {
+    const target = await open()
+    const [kept, removed] = [items[5] as MemoryItem, items[6] as MemoryItem]
+    await target.unpin(removed.root, { signal })
+    await target.unpin(removed.root, { signal })
+    const listed = await Array.fromAsync(target.list({ signal }))
+    expect(listed).toContain(kept.root)
+    expect(listed).not.toContain(removed.root)
+    await target.prove(kept, { signal })
+  })
+}
+
+describe.runIf(haveServer('ipfs'))('Kubo', () => {
+  let kubo: KuboServer
+  beforeAll(async () => {
+    kubo = await startKubo()
+  }, 60_000)
+  afterAll(() => kubo?.[Symbol.asyncDispose]())
+
+  pinTargetContract(() => openKuboTarget({ apiUrl: kubo.url, ...kuboOptions }))
+
+  it('computes the same roots: `ipfs cat` gives the item', async () => {
+    const target = await openKuboTarget({ apiUrl: kubo.url, ...kuboOptions })
+    await target.pin(items, { signal })
+    for (const item of items) {
+      expect(sha256Of(await kubo.run('cat', item.root))).toBe(sha256Of(item.bytes))
+    }
+  })
+
+  it('a target that hangs is down within the deadline, and back when it returns', async () => {
+    const target = await openKuboTarget({ apiUrl: kubo.url, callMs: 300, importMs: 300 })
+    kubo.process.kill('SIGSTOP')
+    try {
+      await expect(target.roomBytes({ signal })).rejects.toMatchObject({ code: 'PIN_TARGET_DOWN' })
+      await expect(Array.fromAsync(target.list({ signal }))).rejects.toMatchObject({ code: 'PIN_TARGET_DOWN' })
+    } finally {
+      kubo.process.kill('SIGCONT')
+    }
+    const patient = await openKuboTarget({ apiUrl: kubo.url, ...kuboOptions })
+    expect(await patient.roomBytes({ signal })).toBeGreaterThan(0)
+  })
+})
+
+describe.runIf(haveServer('minio'))('MinIO, six drives with two of them for parity', () => {
+  let minio: TestServer
+  beforeAll(async () => {
+    minio = await startMinio(6)
+  }, 60_000)
+  afterAll(() => minio?.[Symbol.asyncDispose]())
+
+  pinTargetContract(() => openS3Target({ url: minio.url, ...s3Options }, { signal }))
+
+  it('says what it lacks', async () => {
+    const target = await openS3Target({ url: minio.url, ...s3Options }, { signal })
+    const cid = rawCidOf(sha256Of('nowhere'))
+    expect(await target.fetchExtent({ cid, sizeBytes: 7 }, { signal })).toBeUndefined()
+    expect(await target.fetchNode(cid, { signal })).toBeUndefined()
+  })
+
+  it('is down when it is killed', async () => {
+    const target = await openS3Target({ url: minio.url, ...s3Options, callMs: 1000 }, { signal })
+    const exited = once(minio.process, 'exit')
+    minio.process.kill('SIGKILL')
+    await exited
+    await expect(Array.fromAsync(target.list({ signal }))).rejects.toMatchObject({ code: 'PIN_TARGET_DOWN' })
+    minio = await minio.restart()
+    expect(await Array.fromAsync(target.list({ signal }))).toContain(items[0]?.root)
+  })
+})

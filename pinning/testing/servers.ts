@@ -1,0 +1,190 @@
+/**
+ * Real Kubo and MinIO for tests and benches: on loopback, free ports, a temporary folder, gone when
+ * disposed. Found on PATH or where `.ci/install-servers.ts` puts them.
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { homedir, tmpdir } from 'node:os'
+import { delimiter, join } from 'node:path'
+
+export interface TestServer extends AsyncDisposable {
+  readonly url: string
+  readonly folder: string
+  readonly process: ChildProcess
+  /** SIGKILL, then the same server on the same folder and port again. */
+  restart(): Promise<TestServer>
+}
+
+export interface KuboServer extends TestServer {
+  /** Its HTTP gateway. */
+  readonly gatewayUrl: string
+  /** Runs `ipfs …` against it; its standard output. */
+  run(...args: string[]): Promise<Buffer>
+}
+
+export const SERVER_CACHE = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'towerlight', 'bin')
+
+/** The program's path; undefined when it is neither on PATH nor in our cache. */
+export function findServer(name: 'ipfs' | 'minio'): string | undefined {
+  const folders = [...(process.env['PATH'] ?? '').split(delimiter), SERVER_CACHE]
+  return folders.map(folder => join(folder, name)).find(path => existsSync(path))
+}
+
+/**
+ * For `describe.runIf(…)`: true when the program is there. Absent, it is an error in CI and is said
+ * aloud elsewhere.
+ */
+export function haveServer(name: 'ipfs' | 'minio'): boolean {
+  if (findServer(name)) return true
+  if (process.env['CI']) throw new Error(`${name} is missing: node .ci/install-servers.ts`)
+  console.warn(`NOT RUN: tests that need ${name}, which is not installed (node .ci/install-servers.ts)`)
+  return false
+}
+
+/** A private Kubo: no bootstrap peers, no routing, no swarm beyond loopback. */
+export async function startKubo(): Promise<KuboServer> {
+  const folder = await mkdtemp(join(tmpdir(), 'tower-kubo-'))
+  const [api, gateway, swarm] = await freePorts(3)
+  const env = { ...process.env, IPFS_PATH: folder, IPFS_TELEMETRY: 'off' }
+  await runProgram('ipfs', ['init', '--empty-repo', '--profile', 'test'], env)
+  const settings: [string, string][] = [
+    ['Addresses.API', JSON.stringify(`/ip4/127.0.0.1/tcp/${api}`)],
+    ['Addresses.Gateway', JSON.stringify(`/ip4/127.0.0.1/tcp/${gateway}`)],
+    ['Addresses.Swarm', JSON.stringify([`/ip4/127.0.0.1/tcp/${swarm}`])],
+    ['Bootstrap', '[]'],
+    ['Routing.Type', '"none"'],
+    ['Gateway.NoFetch', 'true'],
+    ['Datastore.HashOnRead', 'true'],
+    ['AutoTLS.Enabled', 'false'],
+    ['AutoConf.Enabled', 'false'],
+  ]
+  for (const [key, value] of settings) await runProgram('ipfs', ['config', '--json', key, value], env)
+  return await launchKubo(folder, api ?? 0, gateway ?? 0)
+}
+
+async function launchKubo(folder: string, api: number, gateway: number): Promise<KuboServer> {
+  const env = { ...process.env, IPFS_PATH: folder, IPFS_TELEMETRY: 'off' }
+  const child = spawn(programOf('ipfs'), ['daemon', '--offline'], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  await printed(child, 'Daemon is ready')
+  return {
+    url: `http://127.0.0.1:${api}`,
+    gatewayUrl: `http://127.0.0.1:${gateway}`,
+    folder,
+    process: child,
+    run: (...args) => runProgram('ipfs', args, env),
+    async restart() {
+      await killed(child)
+      await rm(join(folder, 'api'), { force: true })
+      await rm(join(folder, 'repo.lock'), { force: true })
+      return await launchKubo(folder, api, gateway)
+    },
+    [Symbol.asyncDispose]: () => discard(child, folder),
+  }
+}
+
+/** MinIO over `drives` folders; six give erasure coding EC:2 (four data, two parity). */
+export async function startMinio(drives = 1): Promise<TestServer> {
+  const folder = await mkdtemp(join(tmpdir(), 'tower-minio-'))
+  const [port = 0] = await freePorts(1)
+  const paths = Array.from({ length: drives }, (_, n) => join(folder, `drive${n + 1}`))
+  for (const path of paths) await mkdir(path)
+  return await launchMinio(folder, paths, port)
+}
+
+async function launchMinio(folder: string, drives: readonly string[], port: number): Promise<TestServer> {
+  const env = {
+    ...process.env,
+    MINIO_ROOT_USER: 'towertest',
+    MINIO_ROOT_PASSWORD: 'towertest-secret',
+    MINIO_CI_CD: 'on', // drives may share the root file system
+    MINIO_UPDATE: 'off',
+    ...(drives.length >= 6 ? { MINIO_STORAGE_CLASS_STANDARD: 'EC:2' } : {}),
+  }
+  const args = ['server', '--quiet', '--address', `127.0.0.1:${port}`, ...drives]
+  const child = spawn(programOf('minio'), args, { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  child.stdout.resume()
+  child.stderr.resume()
+  await answers(`http://127.0.0.1:${port}/minio/health/ready`, child)
+  return {
+    url: `http://towertest:towertest-secret@127.0.0.1:${port}/towerlight`,
+    folder,
+    process: child,
+    async restart() {
+      await killed(child)
+      return await launchMinio(folder, drives, port)
+    },
+    [Symbol.asyncDispose]: () => discard(child, folder),
+  }
+}
+
+function programOf(name: 'ipfs' | 'minio'): string {
+  const path = findServer(name)
+  if (!path) throw new Error(`${name} is not installed: node .ci/install-servers.ts`)
+  return path
+}
+
+async function runProgram(name: 'ipfs' | 'minio', args: readonly string[], env: NodeJS.ProcessEnv): Promise<Buffer> {
+  const child = spawn(programOf(name), args, { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const failure: Buffer[] = []
+  child.stderr.on('data', (piece: Buffer) => failure.push(piece))
+  const closed = once(child, 'close')
+  const output = Buffer.concat(await Array.fromAsync(child.stdout as AsyncIterable<Buffer>))
+  const [code] = await closed
+  if (code !== 0) throw new Error(`${name} ${args.join(' ')}: ${Buffer.concat(failure).toString('utf8')}`)
+  return output
+}
+
+/** Waits until the program prints `text`; its end before that is an error. */
+async function printed(child: ChildProcess, text: string): Promise<void> {
+  let output = ''
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  const look = (piece: Buffer) => {
+    output += piece.toString('utf8')
+    if (output.includes(text)) resolve()
+  }
+  child.stdout?.on('data', look)
+  child.stderr?.on('data', look)
+  child.once('exit', () => reject(new Error(`the server ended: ${output.slice(-2000)}`)))
+  await promise
+}
+
+async function answers(url: string, child: ChildProcess): Promise<void> {
+  while (child.exitCode === null) {
+    const response = await fetch(url).catch(() => undefined)
+    await response?.body?.cancel()
+    if (response?.ok) return
+    await new Promise(resolve => setTimeout(resolve, 20)) // polling: the server has no better signal
+  }
+  throw new Error(`the server ended with ${child.exitCode}`)
+}
+
+async function killed(child: ChildProcess): Promise<void> {
+  if (child.exitCode !== null || child.signalCode !== null) return
+  const exited = once(child, 'exit')
+  child.kill('SIGKILL')
+  await exited
+}
+
+async function discard(child: ChildProcess, folder: string): Promise<void> {
+  await killed(child)
+  await rm(folder, { recursive: true, force: true })
+}
+
+async function freePorts(count: number): Promise<number[]> {
+  const servers = await Promise.all(
+    Array.from({ length: count }, async () => {
+      const server = createServer().listen(0, '127.0.0.1')
+      await once(server, 'listening')
+      return server
+    }),
+  )
+  const ports = servers.map(server => {
+    const address = server.address()
+    return typeof address === 'object' && address ? address.port : 0
+  })
+  await Promise.all(servers.map(server => once(server.close(), 'close')))
+  return ports
+}
