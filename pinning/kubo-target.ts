@@ -26,49 +26,39 @@ export interface KuboOptions {
 export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
   const [{ create }, { CID }] = await Promise.all([import('kubo-rpc-client'), import('multiformats/cid')])
   const client = create({ url: options.apiUrl })
-  const name = 'kubo'
+  const { callMs, importMs } = options
 
   return {
-    name,
+    name: 'kubo',
 
-    async pin(items, { signal }) {
+    async pin(items, options) {
       const outcomes = new Map<Cid, PinOutcome>()
-      const failedReads = new Map<Cid, Error>()
-      const roots = items.map(item => item.root)
-      const archive = carOf(roots, blocksOf(items, failedReads, { signal }))
-      const within = AbortSignal.any([signal, AbortSignal.timeout(options.importMs)])
-      try {
-        for await (const { root } of client.dag.import([archive], { pinRoots: true, signal: within })) {
-          const cid = parseCid(root.cid.toString())
-          outcomes.set(cid, root.pinErrorMsg ? { root: cid, error: new Error(root.pinErrorMsg) } : { root: cid })
-        }
-      } catch (cause) {
-        signal.throwIfAborted()
-        if (failedReads.size === 0) throw down(name, cause)
+      let left = items
+      while (left.length > 0) {
+        for (const outcome of await importBatch(client, left, importMs, options)) outcomes.set(outcome.root, outcome)
+        const before = left.length
+        left = left.filter(({ root }) => !outcomes.has(root))
+        if (left.length === before) throw down(new Error('it confirmed no pin'))
       }
-      return roots.map(root => {
-        const error = failedReads.get(root)
-        return error ? { root, error } : (outcomes.get(root) ?? { root, error: new Error('Kubo did not confirm the pin') })
-      })
+      return items.map(({ root }) => outcomes.get(root) ?? { root })
     },
 
     async unpin(root, { signal }) {
       try {
-        await client.pin.rm(CID.parse(root), { recursive: true, signal: within(signal, options.callMs) })
+        await client.pin.rm(CID.parse(root), { recursive: true, signal: within(signal, callMs) })
       } catch (cause) {
-        if (!/not pinned/.test(String(cause))) throw down(name, cause)
+        if (!/not pinned/.test(String(cause))) throw down(cause)
       }
     },
 
     async *list({ signal }) {
       try {
-        const within = AbortSignal.any([signal, AbortSignal.timeout(options.importMs)])
-        for await (const { cid } of client.pin.ls({ type: 'recursive', signal: within })) {
+        for await (const { cid } of client.pin.ls({ type: 'recursive', signal: within(signal, importMs) })) {
           const root = ourCid(cid.toString())
           if (root) yield root
         }
       } catch (cause) {
-        throw down(name, cause)
+        throw down(cause)
       }
     },
 
@@ -77,7 +67,7 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
       const missing = new Set<Cid>([root])
       const seen = new Set<Cid>()
       const { parseNode } = await import('../manifests/unixfs.ts')
-      for await (const block of blocksOfCar(exportedDag(client, CID.parse(root), signal, options.importMs))) {
+      for await (const block of blocksOfCar(exportedDag(client, CID.parse(root), signal, importMs))) {
         bytesRead += block.bytes.length
         missing.delete(block.cid)
         seen.add(block.cid)
@@ -91,25 +81,52 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
 
     async roomBytes({ signal }) {
       try {
-        const { repoSize, storageMax } = await client.repo.stat({ signal: within(signal, options.callMs) })
+        const { repoSize, storageMax } = await client.repo.stat({ signal: within(signal, callMs) })
         return Math.max(0, Number(storageMax) - Number(repoSize))
       } catch (cause) {
-        throw down(name, cause)
+        throw down(cause)
       }
     },
 
     async fetchExtent({ cid, sizeBytes }, { signal }) {
-      const content = client.cat(CID.parse(cid), { signal: within(signal, options.callMs) })
-      return collected(content, sizeBytes, name)
+      const content = client.cat(CID.parse(cid), { signal: within(signal, callMs) })
+      return collected(content, sizeBytes)
     },
 
     async fetchNode(cid, { signal }) {
       try {
-        return await client.block.get(CID.parse(cid), { signal: within(signal, options.callMs) })
+        return await client.block.get(CID.parse(cid), { signal: within(signal, callMs) })
       } catch (cause) {
-        throw down(name, cause)
+        throw down(cause)
       }
     },
+  }
+}
+
+/**
+ * One CAR with all items' blocks, pinned by their roots. An item that cannot be read spoils its
+ * archive: then the answer is about that item alone, and the others go again without it.
+ */
+async function importBatch(
+  client: KuboRPCClient,
+  items: readonly PinItem[],
+  importMs: number,
+  { signal }: Abortable,
+): Promise<readonly PinOutcome[]> {
+  const unreadable = new Map<Cid, Error>()
+  const archive = carOf(items.map(({ root }) => root), blocksOf(items, unreadable, { signal }))
+  const outcomes: PinOutcome[] = []
+  try {
+    const answers = client.dag.import([archive], { pinRoots: true, signal: within(signal, importMs) })
+    for await (const { root: { cid, pinErrorMsg } } of answers) {
+      const root = parseCid(cid.toString())
+      outcomes.push(pinErrorMsg ? { root, error: new Error(pinErrorMsg) } : { root })
+    }
+    return outcomes
+  } catch (cause) {
+    signal.throwIfAborted()
+    if (unreadable.size === 0) throw down(cause)
+    return [...unreadable].map(([root, error]) => ({ root, error }))
   }
 }
 
@@ -147,7 +164,7 @@ async function* exportedDag(
   try {
     yield* client.dag.export(root, { signal: within(signal, importMs) })
   } catch (cause) {
-    throw down('kubo', cause)
+    throw down(cause)
   }
 }
 
@@ -155,7 +172,6 @@ async function* exportedDag(
 async function collected(
   content: AsyncIterable<Uint8Array>,
   sizeBytes: number,
-  name: string,
 ): Promise<Uint8Array | undefined> {
   const pieces: Uint8Array[] = []
   let length = 0
@@ -166,7 +182,7 @@ async function collected(
       pieces.push(piece)
     }
   } catch (cause) {
-    throw down(name, cause)
+    throw down(cause)
   }
   return length === sizeBytes ? Buffer.concat(pieces) : undefined
 }
@@ -184,7 +200,7 @@ function ourCid(text: string): Cid | undefined {
   }
 }
 
-function down(name: string, cause: unknown): EdgeError {
+function down(cause: unknown): EdgeError {
   const reason = cause instanceof Error ? cause.message : String(cause)
-  return new EdgeError('PIN_TARGET_DOWN', `${name} did not answer: ${reason}`, { cause })
+  return new EdgeError('PIN_TARGET_DOWN', `Kubo did not answer: ${reason}`, { cause })
 }

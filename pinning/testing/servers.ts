@@ -21,6 +21,7 @@ export interface TestServer extends AsyncDisposable {
 export interface KuboServer extends TestServer {
   /** Its HTTP gateway. */
   readonly gatewayUrl: string
+  restart(): Promise<KuboServer>
   /** Runs `ipfs …` against it; its standard output. */
   run(...args: string[]): Promise<Buffer>
 }
@@ -107,7 +108,7 @@ async function launchMinio(folder: string, drives: readonly string[], port: numb
   const child = spawn(programOf('minio'), args, { env, stdio: ['ignore', 'pipe', 'pipe'] })
   child.stdout.resume()
   child.stderr.resume()
-  await answers(`http://127.0.0.1:${port}/minio/health/ready`, child)
+  await answers(`http://127.0.0.1:${port}/minio/health/cluster`, child)
   return {
     url: `http://towertest:towertest-secret@127.0.0.1:${port}/towerlight`,
     folder,
