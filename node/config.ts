@@ -202,9 +202,10 @@ function problemsOf({ issues }: z.ZodError, from: Readonly<Record<string, string
 }
 
 function suggestion(name: string, known: readonly string[]): string {
+  const bare = (text: string) => text.toLowerCase().replace(/^tower_/, '')
   const [nearest] = known
-    .map(candidate => ({ candidate, edits: editsBetween(name.toLowerCase(), candidate.toLowerCase()) }))
-    .filter(({ candidate, edits }) => edits <= candidate.length / 2)
+    .map(candidate => ({ candidate, edits: editsBetween(bare(name), bare(candidate)) }))
+    .filter(({ candidate, edits }) => edits <= Math.max(2, bare(candidate).length / 3))
     .toSorted((a, b) => a.edits - b.edits)
   return nearest ? `; do you mean ${nearest.candidate}?` : '; see tower config --explain'
 }

@@ -15,6 +15,8 @@ import { fileURLToPath } from 'node:url'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
 const BIN = join(ROOT, 'node_modules', '.bin')
+/** Where Debian puts nginx; not on everybody's PATH. */
+const SYSTEM_BIN = '/usr/sbin'
 const OLDEST_RUNTIME = 24
 /** Debian's packages by the program we look for. */
 const PACKAGE_OF = { 'redis-server': 'redis-server', nginx: 'nginx-light' }
@@ -129,7 +131,7 @@ function switchOffServices() {
 }
 
 function findProgram(name) {
-  const folders = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/local/bin']
+  const folders = [...(process.env.PATH ?? '').split(delimiter), SYSTEM_BIN]
   return folders.some(folder => folder !== '' && works(join(folder, name)))
 }
 
@@ -168,7 +170,7 @@ function underLock(work) {
 /** Runs the rest under `runtime`; signals are passed to it, and its end is ours. */
 function handOver(runtime, [script, ...rest]) {
   const full = [join(ROOT, script), ...rest]
-  const env = { ...process.env, PATH: [BIN, process.env.PATH, '/usr/sbin'].filter(Boolean).join(delimiter) }
+  const env = { ...process.env, PATH: [BIN, process.env.PATH, SYSTEM_BIN].filter(Boolean).join(delimiter) }
   const cwd = script === 'node/cli/main.ts' ? process.cwd() : ROOT
   const child = spawn(runtime, full, { stdio: 'inherit', cwd, env })
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))

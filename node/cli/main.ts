@@ -1,0 +1,81 @@
+/**
+ * The `tower` command. Each sub-command is a file of its own beside this one, loaded when it is the
+ * one asked for: `tower status` does not pay for what `tower serve` needs.
+ *
+ * Exit codes are in `exit-codes.ts`. An error is one line on stderr, `error CODE: message`, and a
+ * hint; with `--json` it is one line of JSON on stdout instead.
+ */
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Command, CommanderError } from 'commander'
+import { EXIT } from './exit-codes.ts'
+import { reportFailure } from './failure.ts'
+import { endsOnPipeClosed, interruptedExitCode } from './interrupt.ts'
+
+interface Entry {
+  readonly summary: string
+  readonly load: () => Promise<Command>
+  /** A protocol of others wants exit codes 0 and 1 only. */
+  readonly plainExit?: true
+}
+
+const COMMANDS: Record<string, Entry> = {
+  config: {
+    summary: 'show the settings in force, and where each comes from',
+    load: async () => (await import('./config.ts')).configCommand(),
+  },
+}
+
+process.exitCode = await run(process.argv.slice(2))
+
+async function run(args: readonly string[]): Promise<number> {
+  endsOnPipeClosed(process.stdout)
+  const asked = args.find(arg => !arg.startsWith('-'))
+  try {
+    const tower = await programFor(args[0] === 'help' ? args[1] : asked)
+    await tower.parseAsync(args, { from: 'user' })
+    return interruptedExitCode() ?? (typeof process.exitCode === 'number' ? process.exitCode : EXIT.done)
+  } catch (error) {
+    const plain = asked !== undefined && COMMANDS[asked]?.plainExit === true
+    const code = exitCodeOf(error, args.includes('--json'))
+    return plain && code !== EXIT.done ? EXIT.failed : code
+  }
+}
+
+/** Only the command asked for is loaded; the others are known by name, for help. */
+async function programFor(asked: string | undefined): Promise<Command> {
+  const tower = new Command('tower')
+    .description(
+      'Towerlight: brings published datasets to a tower, verifies every byte, serves them offline.',
+    )
+    .version(version())
+    .usage('<command> [options]')
+    .helpCommand('help [command]', 'the same as <command> --help')
+    .addHelpText('after', '\nEvery command has --help, and --json for programs. Exit codes: docs/cli.md.')
+  for (const [name, { summary, load }] of Object.entries(COMMANDS)) {
+    const command = name === asked ? await load() : new Command(name)
+    tower.addCommand(command.summary(summary))
+  }
+  adopt(tower)
+  return tower
+}
+
+function version(): string {
+  const { version } = JSON.parse(readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8')) as {
+    version: string
+  }
+  return version
+}
+
+/** Commander ends the process by itself unless told not to, command by command. */
+function adopt(command: Command): void {
+  command.exitOverride()
+  command.configureOutput({ outputError: () => {} })
+  for (const child of command.commands) adopt(child)
+}
+
+function exitCodeOf(error: unknown, json: boolean): number {
+  if (error instanceof CommanderError && error.exitCode === 0) return EXIT.done // --help, --version
+  if (error instanceof CommanderError && error.code === 'commander.help') return EXIT.usage
+  return interruptedExitCode() ?? reportFailure(error, { json })
+}
