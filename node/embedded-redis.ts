@@ -70,7 +70,7 @@ export async function openEmbeddedRedis(folder: string, program = 'redis-server'
 }
 
 /** In `folder`, or in a private temporary one when the path would not fit into a socket's address. */
-async function socketPathIn(folder: string): Promise<{ path: string; remove(): Promise<void> }> {
+async function socketPathIn(folder: string): Promise<{ path: string; remove: () => Promise<void> }> {
   await mkdir(folder, { recursive: true, mode: 0o700 })
   const path = join(folder, 'redis.sock')
   if (Buffer.byteLength(path) <= SOCKET_PATH_MAX) {

@@ -29,8 +29,8 @@ async function openClone({ installed = true, npm = '', programs = ['redis-server
   if (installed) await writeFile(join(root, 'node_modules', '.package-lock.json'), JSON.stringify(HERE))
   await writeFile(
     join(root, 'node', 'cli', 'main.ts'),
-    `console.log(JSON.stringify({ args: process.argv.slice(2), cwd: process.cwd() }))
-     if (process.argv[2] === 'wait') process.on('SIGTERM', () => process.exit(7)), setInterval(() => {}, 1000)`,
+    `if (process.argv[2] === 'wait') process.on('SIGTERM', () => process.exit(7)), setInterval(() => {}, 1000)
+     console.log(JSON.stringify({ args: process.argv.slice(2), cwd: process.cwd() }))`,
   )
   await symlink(process.execPath, join(root, 'node_modules', '.bin', 'node'))
   const stub = async (name: string, body = '') => {

@@ -31,5 +31,5 @@ export function configCommand(): Command {
 function textOf(name: string, value: unknown): string {
   if (value === undefined || (Array.isArray(value) && value.length === 0)) return '-'
   if (typeof value === 'number' && /Bytes(Max)?$/.test(name)) return formatByteSize(value)
-  return Array.isArray(value) ? value.join(' ') : String(value)
+  return Array.isArray(value) ? value.join(' ') : `${value as string | number | boolean}`
 }

@@ -13,7 +13,9 @@ export interface Failure {
   readonly exitCode: number
 }
 
-const HINTS: Partial<Record<EdgeErrorCode | string, string>> = {
+type OtherCode = 'EACCES' | 'EADDRINUSE' | 'ENOSPC' | 'EROFS' | 'USAGE' | 'UNEXPECTED'
+
+const HINTS: Partial<Record<EdgeErrorCode | OtherCode, string>> = {
   CONFIG_INVALID: 'tower config --explain shows every setting and where it comes from',
   DEPENDENCY_ABSENT: 'npm start installs it; or see the README',
   KEY_ABSENT: 'tower keys init makes keys; tower keys --help shows where they are looked for',
@@ -67,7 +69,7 @@ export function reportFailure(error: unknown, { json }: { readonly json: boolean
 }
 
 function withHint(failure: Failure): Failure {
-  const hint = HINTS[failure.code]
+  const hint = HINTS[failure.code as keyof typeof HINTS]
   return hint === undefined ? failure : { ...failure, hint }
 }
 
