@@ -1,0 +1,164 @@
+/**
+ * Residents in order of value, without sorting them: LRU queues by class of request count and size.
+ * Within a class the oldest is worth least, so the least valuable resident of all is at some tail.
+ * A tail's value is computed again when the tail changes or has grown a fifth older.
+ */
+import type { Demand } from './demand.ts'
+import { Queues } from './queues.ts'
+import type { Slots } from './slots.ts'
+
+const NONE = -1
+const COUNT_CLASSES = 64
+const SIZE_CLASSES = 96
+/** Counts below 1 (decayed) have classes of their own. */
+const COUNT_OFFSET = 8
+/** Half octaves of what a planner promised, apart from the rest until somebody asks. */
+const PROMISE_CLASSES = 128
+const CLASSES = (COUNT_CLASSES + PROMISE_CLASSES) * SIZE_CLASSES
+
+export class Ranking {
+  readonly queues: Queues
+  readonly #slots: Slots
+  readonly #demand: Demand
+  readonly #alpha: number
+  readonly #queueOfClass = new Int16Array(CLASSES).fill(NONE)
+  // Per queue: the next to go, log2 of its value per byte^alpha, and until when that holds.
+  #candidate = new Int32Array(64).fill(NONE)
+  #value = new Float64Array(64)
+  #validUntil = new Float64Array(64)
+  readonly #victims: number[] = []
+
+  /** @param queues may hold other queues too; those opened before belong to somebody else. */
+  constructor(slots: Slots, demand: Demand, queues: Queues, alpha: number) {
+    this.#slots = slots
+    this.#demand = demand
+    this.#alpha = alpha
+    this.queues = queues
+  }
+
+  enqueue(slot: number): void {
+    const queue = this.#queueFor(slot)
+    const tail = this.queues.tail(queue)
+    const oldest = tail === NONE || this.#slots.last[slot]! < this.#slots.last[tail]!
+    if (oldest && tail !== NONE) this.queues.pushTail(queue, slot)
+    else this.queues.pushHead(queue, slot)
+    if (oldest) this.#setCandidate(queue, slot)
+  }
+
+  dequeue(slot: number): void {
+    const queue = this.#slots.queue[slot]!
+    const wasTail = this.queues.tail(queue) === slot
+    this.queues.remove(slot)
+    if (wasTail) this.#setCandidate(queue, this.queues.tail(queue))
+  }
+
+  /** All rates have changed. */
+  revalue(): void {
+    this.#validUntil.fill(0)
+  }
+
+  /**
+   * The least valuable residents that together free at least `missingBytes`.
+   * @param worth the most that they may be worth together: rate times size^(1 - alpha).
+   * @returns valid until the next call; undefined when they are worth more, or are not enough.
+   */
+  victims(missingBytes: number, worth: number): readonly number[] | undefined {
+    const victims = this.#victims
+    victims.length = 0
+    let missing = missingBytes
+    let sum = 0
+    while (missing > 0) {
+      const { lowest, second } = this.#lowestTwo()
+      if (lowest === NONE) return this.#undo(NONE)
+      do {
+        const victim = this.#candidate[lowest]!
+        const sizeBytes = this.#slots.size[victim]!
+        sum += 2 ** this.#value[lowest]! * sizeBytes
+        if (sum > worth) return this.#undo(lowest)
+        victims.push(victim)
+        missing -= sizeBytes
+        this.#setCandidate(lowest, this.queues.newer(victim))
+      } while (missing > 0 && this.#valueOf(lowest) < second)
+    }
+    return victims
+  }
+
+  readonly #pair = { lowest: NONE, second: Infinity }
+  #lowestTwo(): { readonly lowest: number; readonly second: number } {
+    let lowest = NONE
+    let value = Infinity
+    let second = Infinity
+    for (let queue = 1; queue < this.queues.count; queue++) {
+      const its = this.#valueOf(queue)
+      if (its < value) {
+        second = value
+        value = its
+        lowest = queue
+      } else if (its < second) second = its
+    }
+    this.#pair.lowest = lowest
+    this.#pair.second = second
+    return this.#pair
+  }
+
+  /** Nothing leaves after all: the tails are the candidates again, valued afresh. */
+  #undo(rejectedBy: number): undefined {
+    for (const victim of this.#victims) this.#reset(this.#slots.queue[victim]!)
+    if (rejectedBy !== NONE) this.#reset(rejectedBy)
+    this.#victims.length = 0
+  }
+
+  #reset(queue: number): void {
+    this.#setCandidate(queue, this.queues.tail(queue))
+  }
+
+  #setCandidate(queue: number, slot: number): void {
+    this.#candidate[queue] = slot
+    this.#validUntil[queue] = 0
+  }
+
+  #valueOf(queue: number): number {
+    const { now } = this.#demand
+    if (now < this.#validUntil[queue]!) return this.#value[queue]!
+    const slot = this.#candidate[queue]!
+    if (slot === NONE) {
+      this.#validUntil[queue] = Infinity
+      this.#value[queue] = Infinity
+      return Infinity
+    }
+    this.#validUntil[queue] = now + 0.2 * (now - this.#slots.last[slot]!)
+    const value = this.#demand.logRate(slot) - this.#alpha * Math.log2(this.#slots.size[slot]!)
+    this.#value[queue] = value
+    return value
+  }
+
+  #queueFor(slot: number): number {
+    const promise = this.#slots.promise[slot]!
+    const count = Math.floor(2 * Math.log2(this.#slots.count[slot]!)) + COUNT_OFFSET
+    const size = this.#alpha === 0 ? 0 : Math.floor(2 * Math.log2(this.#slots.size[slot]!))
+    const row =
+      promise > 0
+        ? COUNT_CLASSES + (promise >> 1)
+        : Math.min(Math.max(count, 0), COUNT_CLASSES - 1)
+    const group = row * SIZE_CLASSES + Math.max(size, 0)
+    const queue = this.#queueOfClass[group]!
+    return queue === NONE ? this.#openQueue(group) : queue
+  }
+
+  #openQueue(group: number): number {
+    const queue = this.queues.open()
+    this.#queueOfClass[group] = queue
+    if (queue >= this.#candidate.length) {
+      const length = this.#candidate.length * 2
+      this.#candidate = longer(new Int32Array(length).fill(NONE), this.#candidate)
+      this.#value = longer(new Float64Array(length), this.#value)
+      this.#validUntil = longer(new Float64Array(length), this.#validUntil)
+    }
+    return queue
+  }
+}
+
+function longer<T extends { set(from: T): void }>(to: T, from: T): T {
+  to.set(from)
+  return to
+}
