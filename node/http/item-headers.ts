@@ -1,0 +1,148 @@
+/**
+ * The fields of an item's answers, built once per open item and then only touched up.
+ *
+ * They are kept as the flat name-value arrays that `writeHead` takes without copying; the two that
+ * move with time, `Age` and `Cache-Status`, are rewritten in place when the second or the tier
+ * changes. So an array is valid until the next call, and `writeHead` has used it by then.
+ *
+ * Staleness is told, never hidden: `Age` counts from when the upstream last confirmed the metadata
+ * (RFC 9111 §5.1), and `ttl` in `Cache-Status` (RFC 9211 §2.4) is negative once it has expired.
+ */
+import type { ByteRange } from '../../manifests/extent.ts'
+import type { Freshness, OpenItem, Tier } from '../library.ts'
+import type { Validators } from './conditional.ts'
+import { digestField } from './digest-fields.ts'
+import { contentRange } from './ranges.ts'
+
+/** Where the bytes come from: a tier of ours, or fetched while the client waits. */
+export type Source = Tier | 'miss' | 'partial'
+
+export const EXPOSED_FIELDS =
+  'Accept-Ranges, Age, Cache-Status, Content-Digest, Content-Length, Content-Range, ETag, Last-Modified, Repr-Digest, Retry-After'
+
+/** By digest the bytes can never change; by name they may with every release, so browsers ask again. */
+const CACHE_CONTROL = {
+  digest: 'public, max-age=31536000, immutable',
+  path: 'public, max-age=60, stale-while-revalidate=86400, stale-if-error=2592000',
+} as const
+
+/**
+ * Published pages may run their own scripts, but in an origin of their own (T18): they cannot read
+ * the portal's session, and reach no other host.
+ */
+const SANDBOX =
+  "sandbox allow-scripts allow-forms allow-popups allow-modals allow-downloads; default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+const ACTIVE_TYPE = /^(?:text\/html|text\/xml|application\/xhtml\+xml|application\/xml|image\/svg\+xml)\b/
+const INLINE_TYPE =
+  /^(?:text|image|audio|video|font)\/|^application\/(?:json|ld\+json|geo\+json|manifest\+json|javascript|pdf|xml|xhtml\+xml|rtf|wasm|x-ndjson)\b/
+
+export type Naming = keyof typeof CACHE_CONTROL
+
+export class ItemHeaders implements Validators {
+  readonly etag: string
+  readonly lastModifiedMs: number
+  readonly reprDigest: string
+  readonly #item: OpenItem
+  readonly #whole: string[]
+  readonly #notModified: string[]
+  #source: Source | undefined
+  #second = -1
+
+  constructor(item: OpenItem, naming: Naming) {
+    this.#item = item
+    this.etag = `"sha256-${item.sha256}"`
+    this.lastModifiedMs = Math.floor(item.publishedAtMs / 1000) * 1000
+    this.reprDigest = digestField(item.sha256)
+
+    const common = [
+      'Age', '0', // slots 1 and 3 are rewritten by #touch
+      'Cache-Status', '',
+      'ETag', this.etag,
+      'Last-Modified', new Date(this.lastModifiedMs).toUTCString(),
+      'Cache-Control', CACHE_CONTROL[naming],
+      'Access-Control-Allow-Origin', '*',
+      'Access-Control-Expose-Headers', EXPOSED_FIELDS,
+    ] // prettier-ignore
+    this.#notModified = common
+    this.#whole = [
+      ...common,
+      'Content-Type', item.mediaType,
+      'X-Content-Type-Options', 'nosniff',
+      'Cross-Origin-Resource-Policy', 'cross-origin',
+      ...(ACTIVE_TYPE.test(item.mediaType) ? ['Content-Security-Policy', SANDBOX] : []),
+      ...(INLINE_TYPE.test(item.mediaType) ? [] : ['Content-Disposition', disposition(item.path)]),
+      'Accept-Ranges', 'bytes',
+      'Repr-Digest', this.reprDigest,
+      'Content-Length', String(item.sizeBytes),
+    ] // prettier-ignore
+  }
+
+  /** 200. Valid until the next call of any method here. */
+  whole(source: Source, nowMs: number): string[] {
+    this.#touch(source, nowMs)
+    return this.#whole
+  }
+
+  /** 206 with one part; `contentDigest` where it was worth computing. */
+  part(source: Source, nowMs: number, range: ByteRange, contentDigest: string | undefined): string[] {
+    const fields = this.#withLength(source, nowMs, range.last - range.first + 1)
+    fields.push('Content-Range', contentRange(range, this.#item.sizeBytes))
+    if (contentDigest !== undefined) fields.push('Content-Digest', contentDigest)
+    return fields
+  }
+
+  /** 206 with several parts. */
+  multipart(source: Source, nowMs: number, boundary: string, lengthBytes: number): string[] {
+    const fields = this.#withLength(source, nowMs, lengthBytes)
+    fields[fields.indexOf('Content-Type') + 1] = `multipart/byteranges; boundary=${boundary}`
+    return fields
+  }
+
+  /** 304: what a 200 would have said that a cache must update (RFC 9110 §15.4.5). */
+  notModified(source: Source, nowMs: number): string[] {
+    this.#touch(source, nowMs)
+    return this.#notModified
+  }
+
+  #withLength(source: Source, nowMs: number, lengthBytes: number): string[] {
+    this.#touch(source, nowMs)
+    const fields = this.#whole.slice()
+    fields[fields.length - 1] = String(lengthBytes) // Content-Length is last in #whole
+    return fields
+  }
+
+  #touch(source: Source, nowMs: number): void {
+    const second = Math.floor(nowMs / 1000)
+    if (second === this.#second && source === this.#source) return
+    this.#second = second
+    this.#source = source
+
+    const { age, ttl } = ageOf(this.#item.freshness, second)
+    this.#whole[1] = this.#notModified[1] = String(age)
+    this.#whole[3] = this.#notModified[3] = cacheStatus(source, ttl)
+  }
+}
+
+/** Seconds. */
+function ageOf(freshness: Freshness, nowSeconds: number): { age: number; ttl: number } {
+  const confirmed = Math.floor(Date.parse(freshness.confirmedAt) / 1000)
+  const expires = Math.floor(Date.parse(freshness.expiresAt) / 1000)
+  const ttl = Number.isNaN(expires) ? 0 : expires - nowSeconds
+  return {
+    age: Number.isNaN(confirmed) ? 0 : Math.max(0, nowSeconds - confirmed),
+    ttl: freshness.fresh ? Math.max(0, ttl) : Math.min(-1, ttl),
+  }
+}
+
+function cacheStatus(source: Source, ttl: number): string {
+  if (source === 'miss' || source === 'partial') return `towerlight; fwd=${source}; stored; ttl=${ttl}`
+  return `towerlight; hit; ttl=${ttl}; detail=${source}`
+}
+
+/** RFC 6266: a name for old clients, and the real one. */
+export function disposition(path: string): string {
+  const name = path.slice(path.lastIndexOf('/') + 1)
+  const plain = name.replace(/[^\x20-\x7e]|["\\%;]/g, '_')
+  const full = encodeURIComponent(name).replace(/['()*!]/g, c => `%${c.charCodeAt(0).toString(16).toUpperCase()}`)
+  return `attachment; filename="${plain}"; filename*=UTF-8''${full}`
+}

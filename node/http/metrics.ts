@@ -1,0 +1,163 @@
+/**
+ * What the HTTP part measures, for Prometheus (`GET /metrics`).
+ *
+ * Latency is counted by tier and status class in plain arrays, because the hot path pays for it on
+ * every answer: prom-client's own histogram hashes its labels each time (about 1 µs). No label
+ * ever holds an address, a path or a client (T9).
+ */
+import type { Server } from 'node:http'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
+import { Counter, Gauge, type Metric, Registry } from 'prom-client'
+import { isEdgeError } from '../../manifests/errors.ts'
+import type { Source } from './item-headers.ts'
+
+const BOUNDS_S = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10] as const
+
+/** One series: how many answers up to each bound, and their sum. */
+interface Series {
+  readonly tier: Source | 'none'
+  readonly status: string
+  readonly counts: Float64Array
+  sumSeconds: number
+  bytes: number
+}
+
+export class HttpMetrics implements Disposable {
+  readonly registry: Registry
+  readonly #series = new Map<string, Series>()
+  readonly #recent: { tier?: string; status?: number; series?: Series } = {}
+  readonly #faults: Counter<'code'>
+  readonly #delay: ReturnType<typeof monitorEventLoopDelay>
+
+  constructor(registry = new Registry()) {
+    this.registry = registry
+    this.#delay = monitorEventLoopDelay({ resolution: 10 })
+    this.#delay.enable()
+    this.#faults = new Counter({
+      name: 'tower_http_read_faults_total',
+      help: 'Reads that failed their check or their disk, by error code; healed ones too.',
+      labelNames: ['code'],
+      registers: [registry],
+    })
+    registry.registerMetric(this.#histogram())
+    registry.registerMetric(this.#bytesSent())
+    this.#processGauges()
+  }
+
+  answered(status: number, tier: Source | 'none', bytes: number, seconds: number): void {
+    const series = this.#seriesOf(tier, status)
+    let bucket = 0
+    while (bucket < BOUNDS_S.length && seconds > (BOUNDS_S[bucket] as number)) bucket++
+    ;(series.counts[bucket] as number)++
+    series.sumSeconds += seconds
+    series.bytes += bytes
+  }
+
+  fault(error: unknown): void {
+    this.#faults.inc({ code: isEdgeError(error) ? error.code : 'INTERNAL' })
+  }
+
+  /** Gauges that have to ask: open connections, running transfers, the memory tier. */
+  watch(server: Server, sizes: { readonly transfers: () => number; readonly memoryBytes: () => number }): void {
+    const { registry } = this
+    gauge(registry, 'tower_http_connections', 'Open connections.', set => {
+      server.getConnections((_, count) => set(count ?? 0))
+    })
+    gauge(registry, 'tower_http_transfers', 'Bodies being sent through the queue.', set => set(sizes.transfers()))
+    gauge(registry, 'tower_memory_tier_bytes', 'Bytes in the memory tier.', set => set(sizes.memoryBytes()))
+  }
+
+  [Symbol.dispose](): void {
+    this.#delay.disable()
+  }
+
+  #seriesOf(tier: Source | 'none', status: number): Series {
+    const recent = this.#recent
+    if (recent.tier === tier && recent.status === status && recent.series) return recent.series
+    const key = `${tier} ${status}`
+    let series = this.#series.get(key)
+    if (!series) {
+      series = { tier, status: String(status), counts: new Float64Array(BOUNDS_S.length + 1), sumSeconds: 0, bytes: 0 }
+      this.#series.set(key, series)
+    }
+    Object.assign(recent, { tier, status, series })
+    return series
+  }
+
+  #histogram(): Metric {
+    const name = 'tower_http_request_seconds'
+    return collected(name, 'Time from the request to the last byte handed to the kernel.', 'histogram', () =>
+      [...this.#series.values()].flatMap(({ tier, status, counts, sumSeconds }) => {
+        let total = 0
+        const buckets = [...counts].map((count, i) => {
+          total += count
+          const le = i < BOUNDS_S.length ? String(BOUNDS_S[i]) : '+Inf'
+          return { labels: { tier, status, le }, value: total, metricName: `${name}_bucket` }
+        })
+        return [
+          ...buckets,
+          { labels: { tier, status }, value: sumSeconds, metricName: `${name}_sum` },
+          { labels: { tier, status }, value: total, metricName: `${name}_count` },
+        ]
+      }),
+    )
+  }
+
+  #bytesSent(): Metric {
+    return collected('tower_http_sent_bytes_total', 'Bytes of bodies sent.', 'counter', () =>
+      [...this.#series.values()].map(({ tier, status, bytes }) => ({ labels: { tier, status }, value: bytes })),
+    )
+  }
+
+  #processGauges(): void {
+    const delay = this.#delay
+    new Gauge({
+      name: 'tower_event_loop_delay_seconds',
+      help: 'Delay of the event loop since the last scrape.',
+      labelNames: ['quantile'],
+      registers: [this.registry],
+      collect() {
+        for (const percent of [50, 99, 100]) {
+          const ns = delay.percentile(percent)
+          this.set({ quantile: String(percent / 100) }, Number.isFinite(ns) ? ns / 1e9 : 0)
+        }
+        delay.reset()
+      },
+    })
+    gauge(this.registry, 'process_resident_memory_bytes', 'Resident memory.', set => set(process.memoryUsage.rss()))
+    gauge(this.registry, 'process_cpu_seconds', 'CPU used since the start.', set => {
+      const { user, system } = process.cpuUsage()
+      set((user + system) / 1e6)
+    })
+  }
+}
+
+function gauge(registry: Registry, name: string, help: string, ask: (set: (value: number) => void) => void): void {
+  new Gauge({
+    name,
+    help,
+    registers: [registry],
+    collect() {
+      ask(value => this.set(value))
+    },
+  })
+}
+
+interface Sample {
+  readonly labels: Readonly<Record<string, string>>
+  readonly value: number
+  readonly metricName?: string
+}
+
+/** A metric that is put together at the scrape: the part of prom-client's interface that a registry calls. */
+function collected(name: string, help: string, type: string, values: () => Sample[]): Metric {
+  const metric = {
+    name,
+    help,
+    type,
+    aggregator: 'sum',
+    get: async () => ({ name, help, type, values: values(), aggregator: 'sum' }),
+    reset: () => {},
+  }
+  return metric as unknown as Metric
+}

@@ -1,0 +1,240 @@
+/**
+ * All bodies of more than one small read, sent fairly: one queue for the whole process.
+ *
+ * Each turn of the event loop works off about 256 KiB, one chunk per transfer in rotation, so that
+ * sixteen bulk downloads delay a small answer by at most one such turn. (Resuming inside the write
+ * callback starves everybody else; bench/read has the figures.)
+ *
+ * Bounds: a transfer has at most `backlogMax()` bytes waiting in its socket and then sleeps until half
+ * of them are gone; a client that takes nothing for `stallMs` is dropped. Bytes are verified before
+ * each write (I1). A chunk that fails is first asked of `recover`; if that fails too, the client gets
+ * a problem while nothing was sent yet, else the connection is aborted, never ended short.
+ */
+import type { ServerResponse } from 'node:http'
+import type { ChunkSlice, OpenItem } from '../library.ts'
+import type { BufferPool } from './buffer-pool.ts'
+
+const TURN_BYTES = 256 * 1024
+const BACKLOG_BYTES_MAX = 1024 * 1024
+const BACKLOG_BYTES_MIN = 128 * 1024
+/** Shared by all transfers, as long as each keeps its minimum. */
+const BACKLOG_BYTES_TOTAL = 64 * 1024 * 1024
+
+export interface SendJob {
+  readonly res: ServerResponse
+  readonly item: OpenItem
+  /** What to send, in order: slices to read and verify, and ready bytes (multipart boundaries). */
+  readonly steps: Iterator<ChunkSlice | Buffer>
+  /** Read on the thread pool, where the disk may be slow. */
+  readonly offThread: boolean
+  /** Writes the status line and fields; called once, right before the first byte. */
+  head(): void
+  /** Nothing was sent yet, and nothing can be: answer with a problem. */
+  refuse(error: unknown): void
+  /** Once, whatever happened. */
+  done(outcome: 'sent' | 'aborted' | 'refused', sentBytes: number): void
+}
+
+interface Transfer extends SendJob {
+  started: boolean
+  ended: boolean
+  /** In the ready queue, waiting for a read, or asleep until the socket drains. */
+  state: 'ready' | 'reading' | 'asleep' | 'over'
+  backlogBytes: number
+  sentBytes: number
+  progressAtMs: number
+  abort: AbortController | undefined
+}
+
+export class SendQueue implements Disposable {
+  readonly #pool: BufferPool
+  readonly #onFault: (error: unknown) => void
+  readonly #active = new Set<Transfer>()
+  readonly #sweep: NodeJS.Timeout
+  #ready: Transfer[] = []
+  #rotation: Transfer[] = []
+  #scheduled = false
+
+  /** @param onFault hears of each failed read, also of those that were recovered. */
+  constructor(pool: BufferPool, options: { readonly stallMs: number; onFault(error: unknown): void }) {
+    this.#pool = pool
+    this.#onFault = options.onFault
+    this.#sweep = setInterval(() => this.#dropStalled(options.stallMs), Math.min(5_000, options.stallMs / 2)).unref()
+  }
+
+  get active(): number {
+    return this.#active.size
+  }
+
+  start(job: SendJob): void {
+    const transfer: Transfer = Object.assign(job, {
+      started: false,
+      ended: false,
+      state: 'ready' as const,
+      backlogBytes: 0,
+      sentBytes: 0,
+      progressAtMs: performance.now(),
+      abort: undefined,
+    })
+    this.#active.add(transfer)
+    job.res.once('close', () => this.#over(transfer, transfer.res.writableFinished ? 'sent' : 'aborted'))
+    this.#enqueue(transfer)
+  }
+
+  [Symbol.dispose](): void {
+    clearInterval(this.#sweep)
+    for (const transfer of this.#active) transfer.res.destroy()
+  }
+
+  #enqueue(transfer: Transfer): void {
+    transfer.state = 'ready'
+    this.#ready.push(transfer)
+    if (this.#scheduled) return
+    this.#scheduled = true
+    setImmediate(this.#turn)
+  }
+
+  readonly #turn = (): void => {
+    let budget = TURN_BYTES
+    while (budget > 0) {
+      const transfer = this.#rotation.pop()
+      if (transfer) {
+        budget -= this.#step(transfer)
+      } else if (this.#ready.length > 0) {
+        this.#rotation = this.#ready.reverse()
+        this.#ready = []
+      } else {
+        break
+      }
+    }
+    this.#scheduled = this.#rotation.length > 0 || this.#ready.length > 0
+    if (this.#scheduled) setImmediate(this.#turn)
+  }
+
+  /** Sends one chunk, or begins to. @returns bytes of work done on this thread. */
+  #step(transfer: Transfer): number {
+    if (transfer.state !== 'ready') return 0
+    let slice: ChunkSlice
+    try {
+      const next = transfer.steps.next()
+      if (next.done) return this.#finish(transfer)
+      if (Buffer.isBuffer(next.value)) {
+        this.#write(transfer, next.value, undefined)
+        this.#proceed(transfer)
+        return next.value.length
+      }
+      slice = next.value
+    } catch (error) {
+      this.#fail(transfer, error)
+      return 0
+    }
+
+    if (transfer.offThread) {
+      this.#readOffThread(transfer, slice)
+      return 0
+    }
+    const buffer = this.#pool.take(slice.sizeBytes)
+    try {
+      transfer.item.readInto(slice, buffer)
+    } catch (error) {
+      this.#recover(transfer, slice, error)
+      return slice.sizeBytes
+    }
+    this.#write(transfer, buffer.subarray(slice.from, slice.to), buffer)
+    this.#proceed(transfer)
+    return slice.sizeBytes
+  }
+
+  #readOffThread(transfer: Transfer, slice: ChunkSlice): void {
+    transfer.state = 'reading'
+    const buffer = this.#pool.take(slice.sizeBytes)
+    transfer.item.read(slice, buffer, this.#signalOf(transfer)).then(
+      () => {
+        if (transfer.state !== 'reading') return this.#pool.give(buffer)
+        this.#write(transfer, buffer.subarray(slice.from, slice.to), buffer)
+        this.#proceed(transfer)
+      },
+      error => this.#recover(transfer, slice, error),
+    )
+  }
+
+  #recover(transfer: Transfer, slice: ChunkSlice, cause: unknown): void {
+    if (transfer.state === 'over') return
+    this.#onFault(cause)
+    transfer.state = 'reading'
+    transfer.item.recover(slice, this.#signalOf(transfer)).then(
+      bytes => {
+        if (transfer.state !== 'reading') return
+        this.#write(transfer, bytes.subarray(slice.from, slice.to), undefined)
+        this.#proceed(transfer)
+      },
+      error => this.#fail(transfer, error),
+    )
+  }
+
+  #write(transfer: Transfer, bytes: Buffer, pooled: Buffer | undefined): void {
+    if (!transfer.started) {
+      transfer.started = true
+      transfer.progressAtMs = performance.now()
+      transfer.head()
+    }
+    transfer.backlogBytes += bytes.length
+    transfer.res.write(bytes, error => {
+      if (error) return
+      if (pooled) this.#pool.give(pooled)
+      transfer.backlogBytes -= bytes.length
+      transfer.sentBytes += bytes.length
+      transfer.progressAtMs = performance.now()
+      if (transfer.state === 'asleep' && !transfer.ended && transfer.backlogBytes <= this.#backlogMax() / 2) this.#enqueue(transfer)
+    })
+  }
+
+  #proceed(transfer: Transfer): void {
+    if (transfer.state === 'over') return
+    if (transfer.backlogBytes < this.#backlogMax()) this.#enqueue(transfer)
+    else transfer.state = 'asleep'
+  }
+
+  #finish(transfer: Transfer): number {
+    transfer.ended = true
+    transfer.state = 'asleep'
+    transfer.res.end()
+    return 0
+  }
+
+  #fail(transfer: Transfer, error: unknown): void {
+    if (transfer.state === 'over') return
+    this.#onFault(error)
+    if (transfer.started) return void transfer.res.destroy()
+    this.#over(transfer, 'refused')
+    transfer.refuse(error)
+  }
+
+  #over(transfer: Transfer, outcome: 'sent' | 'aborted' | 'refused'): void {
+    if (transfer.state === 'over') return
+    transfer.state = 'over'
+    this.#active.delete(transfer)
+    transfer.abort?.abort()
+    transfer.steps.return?.()
+    transfer.done(outcome, transfer.sentBytes)
+  }
+
+  #signalOf(transfer: Transfer): { signal: AbortSignal } {
+    transfer.abort ??= new AbortController()
+    return { signal: transfer.abort.signal }
+  }
+
+  #backlogMax(): number {
+    const share = BACKLOG_BYTES_TOTAL / Math.max(1, this.#active.size)
+    return Math.max(BACKLOG_BYTES_MIN, Math.min(BACKLOG_BYTES_MAX, share))
+  }
+
+  /** A pipelined answer has no socket yet and waits for the one before it, not for its client. */
+  #dropStalled(stallMs: number): void {
+    const before = performance.now() - stallMs
+    for (const transfer of this.#active) {
+      const waits = transfer.backlogBytes > 0 || transfer.ended
+      if (waits && transfer.res.socket && transfer.progressAtMs < before) transfer.res.destroy()
+    }
+  }
+}

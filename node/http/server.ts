@@ -1,0 +1,208 @@
+/**
+ * The node's HTTP server: `node:http`, with the hot path taken before the framework.
+ *
+ * `/data/` and `/sha256/` items go straight to `ItemHandler`, `/repo/` to the repository view, what
+ * the root hands in (`routes`: publishing, gateway, operators) to its handler, and everything else
+ * to Hono, which is loaded when first needed. No handler can bring the process down: what it throws
+ * becomes a problem, or an aborted connection once an answer has begun.
+ */
+import { once } from 'node:events'
+import { type IncomingMessage, type RequestListener, type Server, type ServerResponse, createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import type { Logger } from 'pino'
+import { EdgeError } from '../../manifests/errors.ts'
+import type { Library } from '../library.ts'
+import { AccessLog } from './access-log.ts'
+import { BufferPool } from './buffer-pool.ts'
+import { type AnswerObserver, ItemHandler } from './item-handler.ts'
+import { MemoryTier } from './memory-tier.ts'
+import { HttpMetrics } from './metrics.ts'
+import { problem, problemOf, sendProblem } from './problem.ts'
+import { type RepoView, answerRepo } from './repo-handler.ts'
+import { SendQueue } from './send-queue.ts'
+
+/** A part of the URL space that somebody else answers, from `prefix` on. */
+export interface Route {
+  readonly prefix: string
+  handle(req: IncomingMessage, res: ServerResponse): Promise<void> | void
+}
+
+export interface NodeServerParts {
+  readonly library: Library
+  /** `/repo/…`; 404 without. */
+  readonly repo?: RepoView
+  /** For `/api/v1/status` and `/status`: plain JSON about the rest of the node. */
+  readonly status?: () => Readonly<Record<string, unknown>> | Promise<Readonly<Record<string, unknown>>>
+  /** Whether verified bytes can be served; by default, whether any dataset has some here. */
+  readonly ready?: () => boolean
+  readonly routes?: readonly Route[]
+  readonly metrics?: HttpMetrics
+  readonly log?: Logger
+  readonly now?: () => number
+}
+
+export interface NodeServerLimits {
+  readonly memoryBytesMax: number
+  readonly transfersMax: number
+  readonly connectionsMax: number
+  readonly headerBytesMax: number
+  readonly headersMax: number
+  /** A request's head must be here by then, and all of it by `requestMs`. */
+  readonly headersMs: number
+  readonly requestMs: number
+  readonly keepAliveMs: number
+  /** A client that takes nothing for this long is dropped. */
+  readonly stallMs: number
+  readonly retryAfterSeconds: number
+}
+
+export const LIMITS: NodeServerLimits = {
+  memoryBytesMax: 64 * 1024 * 1024,
+  transfersMax: 4_096,
+  connectionsMax: 8_192,
+  headerBytesMax: 16 * 1024,
+  headersMax: 100,
+  headersMs: 10_000,
+  requestMs: 30_000,
+  keepAliveMs: 75_000, // longer than NGINX keeps its upstream connections (60 s), so it never writes into a closing one
+  stallMs: 60_000,
+  retryAfterSeconds: 300,
+}
+
+export interface NodeServer extends AsyncDisposable {
+  readonly server: Server
+  readonly metrics: HttpMetrics
+  /** @throws EdgeError `PORT_IN_USE` */
+  listen(at: { readonly port: number; readonly host?: string; readonly reusePort?: boolean }): Promise<{ port: number }>
+  /** Accepts nothing more, lets open answers finish for at most `drainMs`. */
+  close(drainMs: number): Promise<void>
+}
+
+export function createNodeServer(parts: NodeServerParts, given: Partial<NodeServerLimits> = {}): NodeServer {
+  const limits = { ...LIMITS, ...given }
+  const metrics = parts.metrics ?? new HttpMetrics()
+  const accessLog = parts.log && new AccessLog(parts.log)
+  const observer: AnswerObserver = {
+    answered(req, status, source, bytes, seconds) {
+      metrics.answered(status, source, bytes, seconds)
+      accessLog?.answered(req, status, source, bytes, seconds)
+    },
+    fault(error) {
+      metrics.fault(error)
+      if (error instanceof EdgeError && error.code === 'CHUNK_ABSENT') return
+      parts.log?.warn({ err: error }, 'a read failed')
+    },
+  }
+  const memory = new MemoryTier(limits.memoryBytesMax)
+  const pool = new BufferPool(16 * 1024 * 1024)
+  const queue = new SendQueue(pool, { stallMs: limits.stallMs, onFault: error => observer.fault(error) })
+  const items = new ItemHandler({
+    library: parts.library,
+    memory,
+    pool,
+    queue,
+    observer,
+    now: parts.now ?? Date.now,
+    transfersMax: limits.transfersMax,
+    retryAfterSeconds: limits.retryAfterSeconds,
+  })
+
+  const server = createServer(
+    {
+      maxHeaderSize: limits.headerBytesMax,
+      headersTimeout: limits.headersMs,
+      requestTimeout: limits.requestMs,
+      connectionsCheckingInterval: 1_000,
+      keepAliveTimeout: limits.keepAliveMs,
+    },
+    listenerOf(parts, items, observer, metrics, limits),
+  )
+  server.maxConnections = limits.connectionsMax
+  metrics.watch(server, { transfers: () => queue.active, memoryBytes: () => memory.bytes })
+  return {
+    server,
+    metrics,
+    listen: at => listen(server, at),
+    close: drainMs => close(server, queue, metrics, drainMs),
+    [Symbol.asyncDispose]: () => close(server, queue, metrics, 0),
+  }
+}
+
+function listenerOf(
+  parts: NodeServerParts,
+  items: ItemHandler,
+  observer: AnswerObserver,
+  metrics: HttpMetrics,
+  limits: NodeServerLimits,
+): RequestListener {
+  const { repo, routes = [] } = parts
+  let rest: Promise<RequestListener> | undefined
+  const elsewhere = async (req: IncomingMessage, res: ServerResponse, url: string): Promise<void> => {
+    const route = routes.find(({ prefix }) => url.startsWith(prefix))
+    if (route) return route.handle(req, res)
+    if (repo && url.startsWith('/repo/')) return answerRepo(repo, req, res, url.split('?', 1)[0] as string)
+    rest ??= import('./app.ts').then(({ createApp }) => createApp({ ...parts, metrics }))
+    return (await rest)(req, res)
+  }
+
+  return (req, res) => {
+    if (req.rawHeaders.length > 2 * limits.headersMax) {
+      return sendProblem(res, problem(431, 'REQUEST_INVALID', `more than ${limits.headersMax} header fields`), ['Connection', 'close'])
+    }
+    try {
+      const url = originForm(req.url ?? '/')
+      if (url.startsWith('/data/') || url.startsWith('/sha256/')) {
+        if (items.handle(req, res, url)) return
+      }
+      req.url = url
+      const startedAt = performance.now()
+      res.once('close', () => observer.answered(req, res.statusCode, 'none', 0, (performance.now() - startedAt) / 1000))
+      elsewhere(req, res, url).catch(error => failed(error, req, res, observer))
+    } catch (error) {
+      failed(error, req, res, observer)
+    }
+  }
+}
+
+/** Proxies may send `GET http://host/path` (RFC 9112 §3.2.2). */
+function originForm(url: string): string {
+  if (url.charCodeAt(0) === 0x2f) return url
+  const absolute = /^https?:\/\/[^/?#]*([/?].*)?$/i.exec(url)
+  if (!absolute) return url
+  const rest = absolute[1] ?? '/'
+  return rest.startsWith('/') ? rest : `/${rest}`
+}
+
+function failed(error: unknown, req: IncomingMessage, res: ServerResponse, observer: AnswerObserver): void {
+  if (!(error instanceof EdgeError)) observer.fault(error)
+  sendProblem(res, problemOf(error, req.url))
+}
+
+async function listen(
+  server: Server,
+  { port, host = '127.0.0.1', reusePort = false }: { port: number; host?: string; reusePort?: boolean },
+): Promise<{ port: number }> {
+  try {
+    server.listen({ port, host, reusePort, backlog: 1_024 })
+    await once(server, 'listening')
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw cause
+    const what = `port ${port} on ${host} is used by another program: choose another with TOWER_PORT, or 0 for any free one`
+    throw new EdgeError('PORT_IN_USE', what, { cause })
+  }
+  return { port: (server.address() as AddressInfo).port }
+}
+
+async function close(server: Server, queue: SendQueue, metrics: HttpMetrics, drainMs: number): Promise<void> {
+  if (server.listening) {
+    const closed = once(server, 'close')
+    server.close()
+    const idle = setInterval(() => server.closeIdleConnections(), 50)
+    const bound = setTimeout(() => server.closeAllConnections(), drainMs)
+    await closed
+    clearInterval(idle)
+    clearTimeout(bound)
+  }
+  queue[Symbol.dispose]()
+  metrics[Symbol.dispose]()
+}
