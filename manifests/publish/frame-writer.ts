@@ -1,0 +1,115 @@
+/**
+ * Extents into frames: large extents alone, small ones together in the order in which they come,
+ * each frame compressed as docs/formats.md says. Two frames are compressed at a time, on the
+ * thread pool, so that two cores are busy; at most about 50 MiB are held.
+ */
+import { promisify } from 'node:util'
+import { constants, zstdCompress } from 'node:zlib'
+import type { Cid } from '../cid.ts'
+import { OWN_FRAME_BYTES, SHARED_FRAME_BYTES, type FrameCodec, type FrameEntry } from '../pack.ts'
+
+export interface PackExtent {
+  readonly cid: Cid
+  readonly bytes: Uint8Array
+  /** The extent's dag-pb node; none for a raw one. */
+  readonly node?: Uint8Array
+}
+
+export interface WrittenFrame extends FrameEntry {
+  readonly stored: Uint8Array
+  /** The nodes of its extents, in order. */
+  readonly index: readonly Uint8Array[]
+}
+
+/** Looks for a frame that an earlier pack, or an interrupted publish, has compressed already. */
+export type FrameFinder = (extents: readonly PackExtent[], raw: Uint8Array) => Promise<{ codec: FrameCodec; stored: Uint8Array } | undefined>
+
+const IN_FLIGHT = 2
+const TRIAL_LEVEL = 3
+const TRIAL_SAVING = 0.01
+const SAVING = 0.03
+const compress = promisify(zstdCompress)
+
+/**
+ * @param extents `undefined` ends a shared frame, so that what follows is in another one.
+ * @param level zstd's, 1 to 22; 19 is what releases are made with.
+ */
+export async function* writtenFrames(
+  extents: AsyncIterable<PackExtent | undefined>,
+  level: number,
+  find: FrameFinder,
+): AsyncGenerator<WrittenFrame> {
+  const underWay: Promise<WrittenFrame>[] = []
+  try {
+    for await (const group of frameGroups(extents)) {
+      const frame = writeFrame(group, level, find)
+      frame.catch(() => {}) // awaited below, unless an earlier one fails first
+      underWay.push(frame)
+      if (underWay.length >= IN_FLIGHT) yield await underWay.shift()!
+    }
+    while (underWay.length > 0) yield await underWay.shift()!
+  } finally {
+    await Promise.allSettled(underWay)
+  }
+}
+
+async function* frameGroups(extents: AsyncIterable<PackExtent | undefined>): AsyncGenerator<PackExtent[]> {
+  let shared: PackExtent[] = []
+  let sharedBytes = 0
+  for await (const extent of extents) {
+    if (extent && extent.bytes.length >= OWN_FRAME_BYTES) {
+      yield [extent]
+      continue
+    }
+    if (extent) {
+      shared.push(extent)
+      sharedBytes += extent.bytes.length
+    }
+    if (shared.length > 0 && (!extent || sharedBytes >= SHARED_FRAME_BYTES)) {
+      yield shared
+      shared = []
+      sharedBytes = 0
+    }
+  }
+  if (shared.length > 0) yield shared
+}
+
+async function writeFrame(extents: readonly PackExtent[], level: number, find: FrameFinder): Promise<WrittenFrame> {
+  const raw = extents.length === 1 ? extents[0]!.bytes : Buffer.concat(extents.map(extent => extent.bytes))
+  const { codec, stored } = (await find(extents, raw)) ?? (await compressFrame(raw, level))
+  return {
+    codec,
+    stored,
+    storedBytes: stored.length,
+    extents: extents.map(({ cid, bytes, node }) => ({ cid, sizeBytes: bytes.length, indexBytes: node?.length ?? 0 })),
+    index: extents.flatMap(extent => extent.node ?? []),
+  }
+}
+
+/** Plain where zstd gains too little; what is compressed already is found out at a fast level. */
+export async function compressFrame(raw: Uint8Array, level: number): Promise<{ codec: FrameCodec; stored: Uint8Array }> {
+  const plain = { codec: 'plain' as const, stored: raw }
+  if (level > TRIAL_LEVEL && (await zstd(raw, TRIAL_LEVEL)).length > raw.length * (1 - TRIAL_SAVING)) return plain
+  const stored = await zstd(raw, level)
+  return stored.length > raw.length * (1 - SAVING) ? plain : { codec: 'zstd', stored }
+}
+
+/** Tables limited to 24 MiB instead of 48: costs 0.3 % on a textbook, and two run at a time. */
+async function zstd(raw: Uint8Array, level: number): Promise<Uint8Array> {
+  return await compress(raw, {
+    pledgedSrcSize: raw.length,
+    params: {
+      [constants.ZSTD_c_compressionLevel]: level,
+      ...(level > TRIAL_LEVEL && {
+        [constants.ZSTD_c_windowLog]: 23,
+        [constants.ZSTD_c_chainLog]: 22,
+        [constants.ZSTD_c_hashLog]: 21,
+      }),
+    },
+  })
+}
+
+/** For directories: any level's gain is worth it, and they are never plain. */
+export async function compressDirectory(raw: Uint8Array, level: number): Promise<Uint8Array> {
+  return await zstd(raw, level)
+}
