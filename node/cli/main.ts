@@ -24,6 +24,11 @@ const COMMANDS: Record<string, Entry> = {
     summary: 'show the settings in force, and where each comes from',
     load: async () => (await import('./config.ts')).configCommand(),
   },
+  tuf: {
+    summary: "a plain TUF client made of the node's accepting modules",
+    load: async () => (await import('./tuf.ts')).tufCommand(),
+    plainExit: true,
+  },
 }
 
 process.exitCode = await run(process.argv.slice(2))
