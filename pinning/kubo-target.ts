@@ -10,8 +10,8 @@ import type { KuboRPCClient } from 'kubo-rpc-client'
 import { type Cid, parseCid } from '../manifests/cid.ts'
 import { EdgeError } from '../manifests/errors.ts'
 import type { Abortable, DagNode } from '../manifests/extent.ts'
-import { carOf } from './car.ts'
-import { blocksOfCar } from './car-reader.ts'
+import { carOf } from '../manifests/car.ts'
+import { blocksOfCar } from '../manifests/car-reader.ts'
 import type { PinItem, PinOutcome, PinTarget } from './pin-target.ts'
 
 export interface KuboOptions {

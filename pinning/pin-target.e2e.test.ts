@@ -5,7 +5,7 @@ import { sha256Of } from '../manifests/digest.ts'
 import { openKuboTarget } from './kubo-target.ts'
 import type { PinTarget } from './pin-target.ts'
 import { openS3Target } from './s3-target.ts'
-import { type MemoryItem, memoryItem } from './testing/items.ts'
+import { type MemoryItem, memoryItem, noise } from '../manifests/testing/memory-item.ts'
 import { haveServer, type KuboServer, startKubo, startMinio, type TestServer } from './testing/servers.ts'
 
 const signal = new AbortController().signal
@@ -17,17 +17,6 @@ let items: MemoryItem[]
 beforeAll(async () => {
   items = await Promise.all(SIZES.map((size, n) => memoryItem(noise(size, n))))
 })
-
-/** Not compressible, the same each time. */
-function noise(sizeBytes: number, seed: number): Buffer {
-  const bytes = Buffer.alloc(sizeBytes)
-  let state = seed + 1
-  for (let at = 0; at < sizeBytes; at++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
-    bytes[at] = state >>> 24
-  }
-  return bytes
-}
 
 function pinTargetContract(open: () => Promise<PinTarget>): void {
   it('pins items, lists them, proves them, and pins again without harm', async () => {
@@ -51,7 +40,7 @@ function pinTargetContract(open: () => Promise<PinTarget>): void {
     const pieces = []
     for (const extent of item.extents) pieces.push(await target.fetchExtent(extent, { signal }))
     expect(Buffer.concat(pieces as Uint8Array[]).equals(item.bytes)).toBe(true)
-    for await (const { cid, bytes } of item.nodes({ signal })) {
+    for await (const { cid, bytes } of item.nodes()) {
       expect(Buffer.from((await target.fetchNode(cid, { signal })) ?? []).equals(bytes)).toBe(true)
     }
   })

@@ -5,7 +5,7 @@ import { openPinRecord, type PinRecord } from './pin-record.ts'
 import type { PinTarget } from './pin-target.ts'
 import type { WantedPin } from './plan-pins.ts'
 import { type PinSource, reconcile } from './reconciler.ts'
-import { type MemoryItem, memoryItem } from './testing/items.ts'
+import { type MemoryItem, memoryItem } from '../manifests/testing/memory-item.ts'
 import { haveServer, type KuboServer, startKubo } from './testing/servers.ts'
 
 const signal = new AbortController().signal

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
-import { rawCidOf } from '../manifests/cid.ts'
-import { sha256Of } from '../manifests/digest.ts'
+import { rawCidOf } from './cid.ts'
+import { sha256Of } from './digest.ts'
 import { carOf } from './car.ts'
 import { blocksOfCar } from './car-reader.ts'
 

@@ -2,10 +2,10 @@
  * Reads CARv1 streams from sources that are not trusted: each block comes out only when its bytes
  * hash to its CID, and nothing is read beyond the bounds that the caller sets.
  */
-import { CID_BYTES, cidFromBytes, digestOf } from '../manifests/cid.ts'
-import { sha256Of } from '../manifests/digest.ts'
-import { EdgeError } from '../manifests/errors.ts'
-import type { DagNode } from '../manifests/extent.ts'
+import { CID_BYTES, cidFromBytes, digestOf } from './cid.ts'
+import { sha256Of } from './digest.ts'
+import { EdgeError } from './errors.ts'
+import type { DagNode } from './extent.ts'
 
 /** Kubo refuses larger blocks as well. */
 const BLOCK_BYTES_MAX = 2 * 1024 * 1024

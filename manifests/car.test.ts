@@ -1,8 +1,8 @@
 import { CarReader, CarWriter } from '@ipld/car'
 import { CID } from 'multiformats/cid'
 import { expect, it } from 'vitest'
-import { parseCid, rawCidOf } from '../manifests/cid.ts'
-import { sha256Of } from '../manifests/digest.ts'
+import { parseCid, rawCidOf } from './cid.ts'
+import { sha256Of } from './digest.ts'
 import { carOf } from './car.ts'
 
 const blocks = Array.from({ length: 300 }, (_, n) => {

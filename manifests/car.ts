@@ -4,8 +4,8 @@
  *
  * Source: https://ipld.io/specs/transport/car/carv1/
  */
-import { CID_BYTES, type Cid, cidBytes } from '../manifests/cid.ts'
-import type { DagNode } from '../manifests/extent.ts'
+import { CID_BYTES, type Cid, cidBytes } from './cid.ts'
+import type { DagNode } from './extent.ts'
 
 /** @param roots at least one. @param blocks in any order; each is written as it comes. */
 export async function* carOf(
