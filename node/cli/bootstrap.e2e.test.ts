@@ -83,7 +83,7 @@ describe('bootstrap', () => {
       npm: `printf '%s' '${JSON.stringify(HERE)}' > node_modules/.package-lock.json`,
     })
     const first = await clone.run('status')
-    expect(first.calls).toBe('npm ci --ignore-scripts --no-audit --no-fund\n')
+    expect(first.calls).toBe('npm ci --ignore-scripts --no-audit --no-fund --loglevel=error\n')
     expect(first.stderr).toMatch(/installing the locked packages/)
     expect(first.code).toBe(0)
     expect((await clone.run('status')).calls).toBe(first.calls)
