@@ -5,7 +5,8 @@
  *   import everything and only roots may import them
  *
  * `manifests` opens no socket, starts no process and reads no clock; it touches files in `publish/`
- * alone. Only roots and benches read the environment. Tests may import what they like.
+ * alone. Only roots and benches read the environment. Tests, and what only tests import (`testing/`,
+ * `testing.ts`, `test-….ts`, `vectors/`), may do as they like.
  */
 import { readFile } from 'node:fs/promises'
 import { dirname, join, normalize } from 'node:path'
@@ -34,7 +35,7 @@ export interface Source {
 
 /** One line per finding, `path: what is wrong`; empty when all is well. */
 export function findWrongImports(sources: readonly Source[]): string[] {
-  return sources.filter(({ path }) => !path.endsWith('.test.ts')).flatMap(findingsOf)
+  return sources.filter(({ path }) => !isTest(path)).flatMap(findingsOf)
 }
 
 function findingsOf({ path, text }: Source): string[] {
@@ -55,7 +56,7 @@ function findingsOf({ path, text }: Source): string[] {
     const target = normalize(join(dirname(path), imported))
     const targetArea = areaOf(target)
     if (isRoot(path)) continue
-    if (target.endsWith('.test.ts')) findings.push(`${path}: imports a test: ${target}`)
+    if (isTest(target)) findings.push(`${path}: imports a test: ${target}`)
     if (isRoot(target)) findings.push(`${path}: imports a composition root: ${target}`)
     else if (targetArea !== area && !BELOW[area]?.includes(targetArea)) {
       findings.push(`${path}: ${area} may not import ${targetArea}: ${target}`)
@@ -68,6 +69,10 @@ function findingsOf({ path, text }: Source): string[] {
     findings.push(`${path}: only the roots read the environment; take a value from the config`)
   }
   return findings
+}
+
+function isTest(path: string): boolean {
+  return /\.test\.ts$|(?:^|\/)(?:testing|vectors)\/|(?:^|\/)(?:testing|test-[\w-]+)\.ts$/.test(path)
 }
 
 function areaOf(path: string): string {

@@ -31,13 +31,18 @@ function build(name: keyof typeof SERVERS): void {
   const { module, version, main } = SERVERS[name]
   const folder = mkdtempSync(join(tmpdir(), 'tower-go-'))
   try {
-    writeFileSync(join(folder, 'go.mod'), `module towerlight.invalid/servers\n\ngo 1.25\n\nrequire ${module} ${version}\n`)
+    writeFileSync(
+      join(folder, 'go.mod'),
+      `module towerlight.invalid/servers\n\ngo 1.25\n\nrequire ${module} ${version}\n`,
+    )
     writeFileSync(join(folder, 'server.go'), `//go:build tools\n\npackage servers\n\nimport _ "${main}"\n`)
     const run = (...args: string[]) => execFileSync('go', args, { cwd: folder, stdio: 'inherit' })
     run('mod', 'tidy')
     run('build', '-o', join(SERVER_CACHE, name), main)
   } catch (cause) {
-    throw new Error(`cannot build ${name}: is a current Go on PATH? (put an "${name}" on PATH instead)`, { cause })
+    throw new Error(`cannot build ${name}: is a current Go on PATH? (put an "${name}" on PATH instead)`, {
+      cause,
+    })
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }
