@@ -18,6 +18,7 @@ import {
   type ReadOptions,
   type RequestCost,
   type Span,
+  type SpanOptions,
   type Upstream,
   type WholeOptions,
   type WireRecord,
@@ -84,11 +85,12 @@ class HttpUpstream implements Upstream {
     return this.#ranges
   }
 
-  async *readSpan(path: string, span: Span, options: ReadOptions): AsyncGenerator<Uint8Array> {
+  async *readSpan(path: string, span: Span, options: SpanOptions): AsyncGenerator<Uint8Array> {
     if (span.length === 0) return
     yield* this.#exchange(path, span, options, (answer, body) => {
       if (answer.statusCode === 206) return this.#partial(path, span, answer, body)
       this.#ranges = false
+      if (span.offset > (options.skipBytesMax ?? Infinity)) throw new EdgeError('UPSTREAM_REFUSED', `${this.name}: serves no ranges`)
       return wholeAsPart(path, span, answer, body)
     })
   }
@@ -129,7 +131,7 @@ class HttpUpstream implements Upstream {
       if (!isWhole) stop.abort() // a connection with unwanted bytes on it is of no use
       account.report()
       this.#learnConnect(account)
-      if (answer && isWhole && account.connections === 0) this.#learn(path, span, answer, account)
+      if (answer && isWhole && account.connectDown + account.connectUp === 0) this.#learn(path, span, answer, account)
       this.#release(lane)
     }
   }
@@ -219,7 +221,7 @@ class HttpUpstream implements Upstream {
     this.#cost = { ...this.#cost, connectDownBytes, connectUpBytes: Math.round(connectUp / connections) }
   }
 
-  /** Of a request on an open connection: whatever is not body and not a varying number. */
+  /** Of a request without a handshake: whatever is not body and not a varying number. */
   #learn(path: string, span: Span | undefined, answer: Answer, { down, up, body, requests }: Account): void {
     if (lengthOf(answer) !== body || requests !== 1) return
     const part = span !== undefined && answer.statusCode === 206

@@ -29,6 +29,11 @@ export interface PackSource {
   readonly path: string
   readonly fileBytes: number
   frameOf(cid: Cid): { readonly index: number; readonly span: Span } | undefined
+  /**
+   * Those of `cids` that the frame has, not yet verified.
+   * @throws EdgeError `PACK_INVALID`
+   */
+  extentsOf(frame: number, stored: Uint8Array, cids: readonly Cid[]): Promise<ReadonlyMap<Cid, Uint8Array>>
 }
 
 export interface DeltaSource {
@@ -36,7 +41,14 @@ export interface DeltaSource {
   readonly fileBytes: number
   /** What rebuilds the extent: the places of its patches, in order, and the extents they need. */
   recipeOf(cid: Cid): { readonly spans: readonly Span[]; readonly bases: readonly Cid[] } | undefined
+  /** The extent, not yet verified. @throws EdgeError `DELTA_INVALID`, `DELTA_BASE_ABSENT` */
+  rebuild(cid: Cid, readPatch: ReadPatch, readBase: ReadBase): Promise<Uint8Array>
 }
+
+/** Bytes of the delta's file. */
+export type ReadPatch = (offset: number, length: number) => Promise<Uint8Array>
+/** Verified bytes of an extent that is here. */
+export type ReadBase = (cid: Cid, offset: number, length: number) => Promise<Uint8Array>
 
 export interface PlanInput {
   readonly dataset: string
@@ -50,6 +62,8 @@ export interface PlanInput {
   readonly cost: RequestCost
   /** About so much of one file per batch: seconds of work. */
   readonly batchBytes: number
+  /** At most so much per request. */
+  readonly requestBytes: number
 }
 
 export type Step =
@@ -65,7 +79,7 @@ export interface Batch {
   readonly path: string
   readonly fileBytes: number
   readonly steps: readonly Step[]
-  /** Each is one range request; sorted, disjoint, without what is staged. */
+  /** The range requests; sorted, disjoint, without what is staged. */
   readonly requests: readonly Span[]
   readonly wire: { readonly down: number; readonly up: number }
   /** Bytes of content that will be here afterwards. */
@@ -84,6 +98,11 @@ export interface FillPlan {
 }
 
 export const BATCH_BYTES = 2 * 1024 * 1024
+/**
+ * What one connection may lose to a kill or a cut is at most one request (I9). It costs 0.1 % in
+ * headers; where a round trip is long, longer requests keep the link full.
+ */
+export const REQUEST_BYTES = 256 * 1024
 /** Patches are tiny and may stand for much: what a batch writes is bounded, too. */
 const CONTENT_BYTES_MAX = 32 * 1024 * 1024
 const STEPS_MAX = 500
@@ -199,7 +218,7 @@ function batchOf(input: PlanInput, steps: readonly Step[]): Batch {
   const { cost } = input
   const lacking = without(joined(steps.flatMap(spansOf)), input.staged(path))
   // fetching a gap may be cheaper than asking twice
-  const requests = joined(lacking, cost.downBytes + cost.upBytes)
+  const requests = joined(lacking, cost.downBytes + cost.upBytes).flatMap(span => cut(span, input.requestBytes))
   const wire = requests
     .map(span => wireOf(cost, path, span, fileBytes))
     .reduce((sum, { down, up }) => ({ down: sum.down + down, up: sum.up + up }), { down: 0, up: 0 })
@@ -218,6 +237,12 @@ function batchOf(input: PlanInput, steps: readonly Step[]): Batch {
     contentBytes: contentOf(steps),
     reason: priority === -1 ? 'catalog' : steps[0]!.kind,
   }
+}
+
+function cut({ offset, length }: Span, bytesMax: number): Span[] {
+  const parts: Span[] = []
+  for (let at = 0; at < length; at += bytesMax) parts.push({ offset: offset + at, length: Math.min(bytesMax, length - at) })
+  return parts
 }
 
 function fileOf(step: Step): { path: string; fileBytes: number } {

@@ -51,6 +51,11 @@ export interface ReadOptions extends Abortable {
   readonly purpose: Purpose
 }
 
+export interface SpanOptions extends ReadOptions {
+  /** A server without ranges sends what comes before the span, too: more than this is refused. */
+  readonly skipBytesMax?: number
+}
+
 export interface WholeOptions extends ReadOptions {
   /** More than this is refused before it is read. */
   readonly maxBytes: number
@@ -65,7 +70,7 @@ export interface Upstream extends AsyncDisposable {
    * @throws EdgeError `NOT_FOUND`, `UPSTREAM_UNREACHABLE`, `UPSTREAM_REFUSED`, `UPSTREAM_STALLED`,
    * `UPSTREAM_LIED`; the signal's reason when aborted. What was yielded before is good to keep.
    */
-  readSpan(path: string, span: Span, options: ReadOptions): AsyncIterable<Uint8Array>
+  readSpan(path: string, span: Span, options: SpanOptions): AsyncIterable<Uint8Array>
   /** The whole file. @throws as above; `UPSTREAM_LIED` when it is longer than `maxBytes`. */
   readWhole(path: string, options: WholeOptions): AsyncIterable<Uint8Array>
   readonly wire: WireCount

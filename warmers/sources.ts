@@ -1,0 +1,129 @@
+/**
+ * A release's packs and deltas as the planner sees them: their directories, fetched once in a
+ * node's life and kept on disk under their digest.
+ */
+import { createHash } from 'node:crypto'
+import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { sha256Of, type Sha256 } from '../manifests/digest.ts'
+import { EdgeError, isEdgeError } from '../manifests/errors.ts'
+import type { Abortable, DagNode } from '../manifests/extent.ts'
+import { packPath, type DirectoryRef, type PackRef } from '../manifests/manifest.ts'
+import { expandFrame, frameExtents, openPackDirectory, type PackDirectory } from '../manifests/pack.ts'
+import type { Cid } from '../manifests/cid.ts'
+import { fetchSpans, type FetchTools } from './fetch-spans.ts'
+import type { PackSource } from './plan-fill.ts'
+
+/** Small files by their SHA-256; a damaged one is as good as none. */
+export interface DigestCache {
+  get(sha256: Sha256): Promise<Buffer | undefined>
+  put(sha256: Sha256, bytes: Uint8Array): Promise<void>
+  /** Forgets all but these. */
+  retain(digests: ReadonlySet<string>): Promise<void>
+}
+
+export async function openDigestCache(folder: string): Promise<DigestCache> {
+  await mkdir(folder, { recursive: true })
+  return {
+    async get(sha256) {
+      const bytes = await readFile(join(folder, sha256)).catch(() => undefined)
+      return bytes && sha256Of(bytes) === sha256 ? bytes : undefined
+    },
+    async put(sha256, bytes) {
+      const draft = join(folder, `${sha256}.draft`)
+      {
+        await using file = await open(draft, 'w')
+        await file.writeFile(bytes)
+        await file.datasync()
+      }
+      await rename(draft, join(folder, sha256))
+    },
+    async retain(digests) {
+      const names = await readdir(folder)
+      await Promise.all(names.filter(name => !digests.has(name)).map(name => rm(join(folder, name), { force: true })))
+    },
+  }
+}
+
+export interface SourceTools extends FetchTools {
+  readonly cache: DigestCache
+  readonly dataset: string
+}
+
+/** A pack with the nodes that its directory brings. */
+export interface OpenPack extends PackSource {
+  readonly nodes: readonly DagNode[]
+}
+
+/** @throws EdgeError `PACK_INVALID`, `UPSTREAM_…` */
+export async function openPack(ref: PackRef, tools: SourceTools, options: Abortable): Promise<OpenPack> {
+  const path = packPath(ref.sha256)
+  const stored = await loadDirectory(path, ref.size, ref.directory, tools, options)
+  return packSource(path, ref.size, await openPackDirectory(stored, ref.directory))
+}
+
+export function packSource(path: string, fileBytes: number, directory: PackDirectory): OpenPack {
+  return {
+    path,
+    fileBytes,
+    nodes: directory.nodes,
+    frameOf(cid) {
+      const [place] = directory.find(cid)
+      if (!place) return undefined
+      const { offset, storedBytes } = directory.frames[place.frame]!
+      return { index: place.frame, span: { offset, length: storedBytes } }
+    },
+    async extentsOf(frame, stored, cids) {
+      const raw = await expandFrame(directory.frames[frame]!, stored)
+      const byNumber = new Map(frameExtents(directory, frame, raw).map(({ place, bytes }) => [place.extent, bytes]))
+      const found = new Map<Cid, Uint8Array>()
+      for (const cid of cids) {
+        for (const { extent } of directory.find(cid)) {
+          const bytes = byNumber.get(extent)
+          if (bytes) found.set(cid, bytes)
+        }
+      }
+      return found
+    },
+  }
+}
+
+/** The directory's bytes as they lie in the file, matching their signed digest. */
+export async function loadDirectory(
+  path: string,
+  fileBytes: number,
+  ref: DirectoryRef,
+  tools: SourceTools,
+  options: Abortable,
+): Promise<Buffer> {
+  const kept = await tools.cache.get(ref.sha256)
+  if (kept) return kept
+  const span = { offset: ref.offset, length: ref.size }
+  const purpose = { dataset: tools.dataset, reason: 'directory' }
+  let failure: unknown = new EdgeError('UPSTREAM_UNREACHABLE', 'there is no upstream')
+  for (let upstreams = tools.upstreams; upstreams.length > 0; upstreams = upstreams.slice(1)) {
+    try {
+      await fetchSpans({ ...tools, upstreams }, { path, fileBytes, requests: [span], purpose }, options)
+      const bytes = await tools.staged.read(path, span)
+      if (sha256Of(bytes) === ref.sha256) {
+        await tools.cache.put(ref.sha256, bytes)
+        await tools.staged.drop(path, [span])
+        return bytes
+      }
+      await tools.staged.drop(path, [span])
+      failure = new EdgeError('UPSTREAM_LIED', `${path}: its directory is not what was signed`)
+    } catch (error) {
+      options.signal.throwIfAborted()
+      if (!isEdgeError(error)) throw error
+      failure = error
+    }
+  }
+  throw failure
+}
+
+/** Names a set of things; for plan and job ids. */
+export function nameOf(parts: Iterable<string>): string {
+  const hash = createHash('sha256')
+  for (const part of parts) hash.update(`${part}\n`)
+  return hash.digest('hex').slice(0, 32)
+}

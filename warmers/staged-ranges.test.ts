@@ -1,0 +1,48 @@
+import { randomBytes } from 'node:crypto'
+import { readdir } from 'node:fs/promises'
+import { describe, expect, it } from 'vitest'
+import { openStagedRanges } from './staged-ranges.ts'
+import { temporaryFolder } from './testing.ts'
+
+const path = 'packs/00ff.pack'
+const file = randomBytes(1000)
+
+describe('staged ranges', () => {
+  it('are found again after a restart, and continued where they ended', async () => {
+    await using folder = await temporaryFolder()
+    {
+      await using staged = await openStagedRanges(folder.path)
+      await using a = await staged.append(path, 100)
+      await a.write(file.subarray(100, 150))
+      await a.write(file.subarray(150, 180))
+      // no close: as a kill leaves it
+      await using staged2 = await openStagedRanges(folder.path)
+      expect(staged2.spans(path)).toEqual([{ offset: 100, length: 80 }])
+    }
+    await using staged = await openStagedRanges(folder.path)
+    await using more = await staged.append(path, 180, 100)
+    await more.write(file.subarray(180, 200))
+    await using other = await staged.append(path, 200)
+    await other.write(file.subarray(200, 300))
+    expect(staged.spans(path)).toEqual([{ offset: 100, length: 200 }])
+    expect((await staged.read(path, { offset: 120, length: 150 })).equals(file.subarray(120, 270))).toBe(true)
+    expect((await readdir(folder.path)).sort()).toEqual(['packs~00ff.pack@100', 'packs~00ff.pack@200'])
+    await expect(staged.read(path, { offset: 90, length: 20 })).rejects.toMatchObject({ code: 'CHUNK_ABSENT' })
+  })
+
+  it('are put together from parts, and dropped when used', async () => {
+    await using folder = await temporaryFolder()
+    await using staged = await openStagedRanges(folder.path)
+    for (const offset of [500, 300, 0]) {
+      await using part = await staged.append(path, offset)
+      await part.write(file.subarray(offset, offset + 200))
+    }
+    expect((await staged.read(path, { offset: 310, length: 380 })).equals(file.subarray(310, 690))).toBe(true)
+    await staged.drop(path, [{ offset: 290, length: 300 }])
+    expect(staged.spans(path)).toEqual([{ offset: 0, length: 200 }, { offset: 500, length: 200 }])
+    await staged.retain(new Set(['deltas/other.delta']))
+    expect(staged.spans(path)).toEqual([])
+    expect(staged.sizeBytes).toBe(0)
+    expect(await readdir(folder.path)).toEqual([])
+  })
+})

@@ -1,0 +1,166 @@
+/**
+ * What arrived of remote files and is not used up yet (I9): the beginnings of frames and patches
+ * that a cut left behind. Kept in files `<path>@<offset>`, written as bytes arrive, so that a kill
+ * forgets at most what was still in the socket, and synced every second against power cuts.
+ *
+ * Nothing here is verified, and after a power cut the end of a part may even be wrong: whoever uses
+ * the bytes proves what comes out of them, and drops them when the proof fails.
+ */
+import { mkdir, open, readdir, rm, stat } from 'node:fs/promises'
+import { join as joinPath } from 'node:path'
+import { EdgeError } from '../manifests/errors.ts'
+import { joined, without } from './spans.ts'
+import type { Span } from './upstream.ts'
+
+export interface StagedWriter extends AsyncDisposable {
+  /** Appends; safe from kill -9 when resolved. @throws EdgeError `STORE_FULL` */
+  write(bytes: Uint8Array): Promise<void>
+}
+
+export interface StagedRanges extends AsyncDisposable {
+  readonly sizeBytes: number
+  /** What is here of the file; sorted, disjoint. */
+  spans(path: string): readonly Span[]
+  /**
+   * More of the file, from `offset` on: a new part, or the continuation of one that ends there and
+   * begins no earlier than `begin` (so that what one request brought is dropped together).
+   */
+  append(path: string, offset: number, begin?: number): Promise<StagedWriter>
+  /** @throws EdgeError `CHUNK_ABSENT` when not all of the span is here. */
+  read(path: string, span: Span): Promise<Buffer>
+  /** Forgets the parts that lie within `spans` (sorted, disjoint). */
+  drop(path: string, spans: readonly Span[]): Promise<void>
+  /** Forgets all files that are not among these. */
+  retain(paths: ReadonlySet<string>): Promise<void>
+}
+
+interface Part {
+  readonly path: string
+  readonly offset: number
+  length: number
+}
+
+const SYNC_MS = 1000
+
+/** @param folder made when missing; nothing else may live in it. */
+export async function openStagedRanges(folder: string): Promise<StagedRanges> {
+  await mkdir(folder, { recursive: true })
+  const parts = new Map<string, Part>()
+  for (const name of await readdir(folder)) {
+    const part = parsePart(name)
+    if (part) parts.set(name, { ...part, length: (await stat(joinPath(folder, name))).size })
+    else await rm(joinPath(folder, name), { recursive: true, force: true })
+  }
+  return new StagedFolder(folder, parts)
+}
+
+class StagedFolder implements StagedRanges {
+  readonly #folder: string
+  readonly #byName: Map<string, Part>
+  readonly #byPath = new Map<string, Set<Part>>()
+  readonly #unsynced = new Set<string>()
+  readonly #timer: NodeJS.Timeout
+
+  constructor(folder: string, parts: Map<string, Part>) {
+    this.#folder = folder
+    this.#byName = parts
+    for (const part of parts.values()) this.#remember(part)
+    this.#timer = setInterval(() => void this.#sync(), SYNC_MS)
+    this.#timer.unref()
+  }
+
+  get sizeBytes() {
+    return this.#byName.values().reduce((sum, { length }) => sum + length, 0)
+  }
+
+  spans(path: string): readonly Span[] {
+    return joined([...(this.#byPath.get(path) ?? [])])
+  }
+
+  async append(path: string, offset: number, begin = offset): Promise<StagedWriter> {
+    const here = [...(this.#byPath.get(path) ?? [])]
+    const before = here.find(part => part.offset + part.length === offset && part.offset >= begin)
+    const part = before ?? { path, offset, length: 0 }
+    const name = nameOf(part)
+    const file = await open(joinPath(this.#folder, name), before ? 'a' : 'w')
+    this.#byName.set(name, part)
+    this.#remember(part)
+    return {
+      write: async bytes => {
+        await file.appendFile(bytes).catch(translated)
+        part.length += bytes.length
+        this.#unsynced.add(name)
+      },
+      [Symbol.asyncDispose]: () => file.close(),
+    }
+  }
+
+  async read(path: string, span: Span): Promise<Buffer> {
+    const buffer = Buffer.allocUnsafe(span.length)
+    let lacking: readonly Span[] = [span]
+    for (const part of this.#byPath.get(path) ?? []) {
+      const from = Math.max(span.offset, part.offset)
+      const length = Math.min(span.offset + span.length, part.offset + part.length) - from
+      if (length <= 0) continue
+      await using file = await open(joinPath(this.#folder, nameOf(part)))
+      const { bytesRead } = await file.read(buffer, from - span.offset, length, from - part.offset)
+      if (bytesRead === length) lacking = without(lacking, [{ offset: from, length }])
+    }
+    if (lacking.length > 0 && span.length > 0) throw new EdgeError('CHUNK_ABSENT', `${path}: not all of ${span.offset}+${span.length} is staged`)
+    return buffer
+  }
+
+  async drop(path: string, spans: readonly Span[]): Promise<void> {
+    const within = [...(this.#byPath.get(path) ?? [])].filter(part => without([part], spans).length === 0)
+    await Promise.all(within.map(part => this.#forget(part)))
+  }
+
+  async retain(paths: ReadonlySet<string>): Promise<void> {
+    await Promise.all([...this.#byName.values()].filter(({ path }) => !paths.has(path)).map(part => this.#forget(part)))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#timer)
+  }
+
+  #remember(part: Part): void {
+    const all = this.#byPath.get(part.path)
+    if (all) all.add(part)
+    else this.#byPath.set(part.path, new Set([part]))
+  }
+
+  async #forget(part: Part): Promise<void> {
+    this.#byName.delete(nameOf(part))
+    const all = this.#byPath.get(part.path)
+    all?.delete(part)
+    if (all?.size === 0) this.#byPath.delete(part.path)
+    await rm(joinPath(this.#folder, nameOf(part)), { force: true })
+  }
+
+  async #sync(): Promise<void> {
+    const names = [...this.#unsynced]
+    this.#unsynced.clear()
+    // most are used up and gone by now
+    await Promise.allSettled(
+      names.map(async name => {
+        await using file = await open(joinPath(this.#folder, name))
+        await file.datasync()
+      }),
+    )
+  }
+}
+
+function translated(cause: unknown): never {
+  const isFull = cause instanceof Error && 'code' in cause && (cause.code === 'ENOSPC' || cause.code === 'EDQUOT')
+  throw isFull ? new EdgeError('STORE_FULL', 'no space for bytes under way', { cause }) : cause
+}
+
+/** Paths in a repository have no `~` or `@`: they are made of digests and dataset names. */
+function nameOf({ path, offset }: { path: string; offset: number }): string {
+  return `${path.replaceAll('/', '~')}@${offset}`
+}
+
+function parsePart(name: string): { path: string; offset: number } | undefined {
+  const match = /^([A-Za-z0-9._~-]+)@(\d{1,15})$/.exec(name)
+  return match ? { path: match[1]!.replaceAll('~', '/'), offset: Number(match[2]) } : undefined
+}
