@@ -27,7 +27,13 @@ export class AccessLog {
     this.#options = options
   }
 
-  answered(req: IncomingMessage, status: number, source: Source | 'none', bytes: number, seconds: number): void {
+  answered(
+    req: IncomingMessage,
+    status: number,
+    source: Source | 'none',
+    bytes: number,
+    seconds: number,
+  ): void {
     const failed = status >= 500
     if (!failed && ++this.#count < this.#options.oneIn) return
     if (failed && !this.#mayLogFailure()) return

@@ -28,7 +28,9 @@ const Dataset = z
     present: z.number().int().describe('bytes of it that are here'),
     priority: z.number().int().min(0).max(3),
     freshness: Freshness,
-    next: z.object({ revision: z.number().int(), expected: z.number().int(), present: z.number().int() }).optional(),
+    next: z
+      .object({ revision: z.number().int(), expected: z.number().int(), present: z.number().int() })
+      .optional(),
   })
   .openapi('Dataset')
 
@@ -72,7 +74,10 @@ const Status = z
   .openapi('Status')
 
 const failures = {
-  400: { description: 'Not a request we understand', content: { 'application/problem+json': { schema: Problem } } },
+  400: {
+    description: 'Not a request we understand',
+    content: { 'application/problem+json': { schema: Problem } },
+  },
   404: { description: 'Unknown', content: { 'application/problem+json': { schema: Problem } } },
 }
 const json = <T extends z.ZodType>(description: string, schema: T) => ({
@@ -105,7 +110,10 @@ const itemsRoute = createRoute({
       limit: z.coerce.number().int().min(1).max(1_000).default(100),
     }),
   },
-  responses: { 200: json('Items', z.object({ items: z.array(Item), next: z.string().nullable() })), ...failures },
+  responses: {
+    200: json('Items', z.object({ items: z.array(Item), next: z.string().nullable() })),
+    ...failures,
+  },
 })
 
 export interface ApiParts {
@@ -125,7 +133,7 @@ export function createApi({ library, ready, status }: ApiParts): OpenAPIHono {
   })
   api.use(async (c, next) => {
     await next()
-    c.res.headers.set('Cache-Control', 'no-cache')
+    if (!c.res.headers.has('Cache-Control')) c.res.headers.set('Cache-Control', 'no-cache')
     c.res.headers.set('Access-Control-Allow-Origin', '*')
     c.res.headers.set('X-Content-Type-Options', 'nosniff')
   })
@@ -150,7 +158,11 @@ export function createApi({ library, ready, status }: ApiParts): OpenAPIHono {
   })
   api.doc31('/api/v1/openapi.json', {
     openapi: '3.1.0',
-    info: { title: 'Towerlight node', version: '1', description: 'Read-only interface of a tower. Sizes in bytes.' },
+    info: {
+      title: 'Towerlight node',
+      version: '1',
+      description: 'Read-only interface of a tower. Sizes in bytes.',
+    },
   })
   api.notFound(() => {
     throw new EdgeError('NOT_FOUND', 'no such path in the API; see /api/v1/openapi.json')
@@ -159,7 +171,10 @@ export function createApi({ library, ready, status }: ApiParts): OpenAPIHono {
     const { status: code, body } = problemOf(error, c.req.path)
     const more = fieldsWith(error, 30)
     for (let i = 0; i < more.length; i += 2) c.header(more[i] as string, more[i + 1] as string)
-    return c.body(new Uint8Array(body), code as 404, { 'Content-Type': 'application/problem+json', 'Cache-Control': 'no-store' })
+    return c.body(new Uint8Array(body), code as 404, {
+      'Content-Type': 'application/problem+json',
+      'Cache-Control': 'no-store',
+    })
   })
   return api
 }

@@ -5,7 +5,7 @@
  * API request. Pages may be kept by NGINX and browsers for a moment and shown stale when the node is
  * away; they say themselves how fresh the content is.
  */
-import type { RequestListener } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { getRequestListener } from '@hono/node-server'
 import { Hono } from 'hono'
 import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
@@ -22,7 +22,9 @@ export interface AppParts extends NodeServerParts {
 
 const SEARCH_LIMIT = 60
 
-export function createApp(parts: AppParts): RequestListener {
+export type AppListener = (req: IncomingMessage, res: ServerResponse) => Promise<void>
+
+export function createApp(parts: AppParts): AppListener {
   const { library, metrics } = parts
   const now = parts.now ?? Date.now
   const app = new Hono()
@@ -49,10 +51,17 @@ export function createApp(parts: AppParts): RequestListener {
   app.get('/', c => c.html(homePage(library.datasets(), now()), 200, PORTAL_FIELDS))
   app.get('/search', c => {
     const query = (c.req.query('q') ?? '').slice(0, 200)
-    const found = query.trim() === '' ? { items: [], next: null } : library.list({ query, limit: SEARCH_LIMIT })
-    return c.html(searchPage(query, found.items, found.next !== null, library.datasets(), now()), 200, PORTAL_FIELDS)
+    const found =
+      query.trim() === '' ? { items: [], next: null } : library.list({ query, limit: SEARCH_LIMIT })
+    return c.html(
+      searchPage(query, found.items, found.next !== null, library.datasets(), now()),
+      200,
+      PORTAL_FIELDS,
+    )
   })
-  app.get('/status', async c => c.html(statusPage(library.datasets(), (await parts.status?.()) ?? {}, now()), 200, PORTAL_FIELDS))
+  app.get('/status', async c =>
+    c.html(statusPage(library.datasets(), (await parts.status?.()) ?? {}, now()), 200, PORTAL_FIELDS),
+  )
   app.get(STYLE_PATH, c =>
     c.body(STYLE, 200, {
       'Content-Type': 'text/css; charset=utf-8',
@@ -82,7 +91,11 @@ export function createApp(parts: AppParts): RequestListener {
     const fields: Record<string, string> = {}
     for (let i = 0; i < more.length; i += 2) fields[more[i] as string] = more[i + 1] as string
     if (c.req.method === 'GET' && c.req.header('accept')?.includes('text/html')) {
-      const page = problemPage(status, isEdgeError(error) ? error.message : 'something went wrong inside the node', now())
+      const page = problemPage(
+        status,
+        isEdgeError(error) ? error.message : 'something went wrong inside the node',
+        now(),
+      )
       return c.html(page, status as 404, { ...PORTAL_FIELDS, 'Cache-Control': 'no-store', ...fields })
     }
     return c.body(new Uint8Array(body), status as 404, {
@@ -93,7 +106,7 @@ export function createApp(parts: AppParts): RequestListener {
       ...fields,
     })
   })
-  return getRequestListener(app.fetch, { overrideGlobalObjects: false }) as RequestListener
+  return getRequestListener(app.fetch, { overrideGlobalObjects: false })
 }
 
 function isReady({ ready, library }: NodeServerParts): boolean {

@@ -8,7 +8,7 @@
  * as hashing (bench/read, 64 KiB: 134 µs against 74).
  */
 
-const CLASSES = [64 * 1024, 128 * 1024, 256 * 1024] as const
+const CLASSES: readonly [number, number, number] = [64 * 1024, 128 * 1024, 256 * 1024]
 /** The longest chunk of `fastcdc-v1` and of a catalog page with its last line is below this. */
 export const BUFFER_BYTES_MAX = CLASSES[2]
 
@@ -33,7 +33,7 @@ export class BufferPool {
 
   give(buffer: Buffer): void {
     if (this.#keptBytes + buffer.length > this.#keptBytesMax) return
-    const index = CLASSES.indexOf(buffer.length as (typeof CLASSES)[number])
+    const index = CLASSES.indexOf(buffer.length)
     if (index < 0) return
     this.#free[index as 0 | 1 | 2].push(buffer)
     this.#keptBytes += buffer.length

@@ -8,31 +8,41 @@
  * Answers: 200, 206, 304, 412, 416, and problems: 400 path tricks, 404 unknown, 405 method, 410
  * denied, 503 with `Retry-After` when bytes are not here and cannot be had now.
  */
-import { createHash, hash, randomBytes } from 'node:crypto'
+import { createHash, hash } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
 import type { ByteRange } from '../../manifests/extent.ts'
 import type { ChunkSlice, Library, OpenItem } from '../library.ts'
 import type { BufferPool } from './buffer-pool.ts'
 import { evaluate, rangeStillValid } from './conditional.ts'
-import { CONTENT_DIGEST_BYTES_MAX, CONTENT_DIGEST_WANTED_BYTES_MAX, digestField, wishOf } from './digest-fields.ts'
-import { EXPOSED_FIELDS, ItemHeaders, type Source, disposition } from './item-headers.ts'
+import { CONTENT_DIGEST_BYTES_MAX, CONTENT_DIGEST_WANTED_BYTES_MAX, digestField } from './digest-fields.ts'
+import { EXPOSED_FIELDS, ItemHeaders, type Source } from './item-headers.ts'
 import { MEMORY_ITEM_BYTES_MAX, type MemoryTier } from './memory-tier.ts'
+import { fetchFirstMissing, residencyOf } from './missing.ts'
+import { multipartOf } from './multipart.ts'
 import { fieldsWith, problem, problemOf, sendProblem } from './problem.ts'
-import { contentRange, planRanges } from './ranges.ts'
+import { planRanges } from './ranges.ts'
 import type { ItemTarget } from './request-path.ts'
 import type { SendQueue } from './send-queue.ts'
 import { TargetCache } from './target-cache.ts'
+import { type Wishes, wishesOf, withWishes } from './wishes.ts'
 
 /** Answers up to this long are sent at once, in one write. */
 const INLINE_BYTES_MAX = 128 * 1024
 /** Below this a body joins its header fields in one string: one buffer less for the socket. */
 const LATIN1_BYTES_MAX = 4 * 1024
+const EMPTY = Buffer.alloc(0)
 const EMPTY_SHA256 = 'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'
 
 export interface AnswerObserver {
   /** Once per answer, when it is over. `status` 499: the client left before the end. */
-  answered(req: IncomingMessage, status: number, source: Source | 'none', bodyBytes: number, seconds: number): void
+  answered(
+    req: IncomingMessage,
+    status: number,
+    source: Source | 'none',
+    bodyBytes: number,
+    seconds: number,
+  ): void
   /** A read that failed its check or its disk, whether or not it was healed. */
   fault(error: unknown): void
 }
@@ -50,15 +60,18 @@ export interface ItemHandlerParts {
   readonly retryAfterSeconds: number
 }
 
-interface Exchange {
+interface Request {
   readonly req: IncomingMessage
   readonly res: ServerResponse
+  /** `performance.now()` */
+  readonly startedAt: number
+}
+
+interface Exchange extends Request {
   readonly item: OpenItem
   readonly fields: ItemHeaders
   readonly nowMs: number
-  readonly startedAt: number
-  /** `?download`: a name to save it under. */
-  readonly attachment: boolean
+  readonly wishes: Wishes | undefined
 }
 
 export class ItemHandler {
@@ -75,33 +88,35 @@ export class ItemHandler {
   handle(req: IncomingMessage, res: ServerResponse, url: string): boolean {
     const startedAt = performance.now()
     const { library, now } = this.#parts
-    let item: OpenItem
     let target: ItemTarget | undefined
+    let item: OpenItem
     try {
       target = this.#targets.get(url)
       if (!target) return false
-      if (req.method !== 'GET' && req.method !== 'HEAD') return this.#otherMethod(req, res, startedAt)
-      item = target.kind === 'path' ? library.open(target.dataset, target.path) : library.openDigest(target.sha256)
+      if (req.method !== 'GET' && req.method !== 'HEAD') return this.#otherMethod({ req, res, startedAt })
+      item =
+        target.kind === 'path' ? library.open(target.dataset, target.path) : library.openDigest(target.sha256)
     } catch (error) {
-      return this.#refuse(req, res, startedAt, error, this.#parts.retryAfterSeconds)
+      this.#refuse({ req, res, startedAt }, error, this.#parts.retryAfterSeconds)
+      return true
     }
-
-    const { headers } = req
     const fields = this.#fieldsOf(item, target)
-    const attachment = target.query !== '' && new URLSearchParams(target.query).has('download')
-    const exchange: Exchange = { req, res, item, fields, nowMs: now(), startedAt, attachment }
+    this.#answer({ req, res, startedAt, item, fields, nowMs: now(), wishes: wishesOf(req, target.query) })
+    return true
+  }
 
+  #answer(exchange: Exchange): void {
+    const { headers, method } = exchange.req
     if (
       headers['if-none-match'] !== undefined ||
       headers['if-modified-since'] !== undefined ||
       headers['if-match'] !== undefined ||
       headers['if-unmodified-since'] !== undefined
     ) {
-      if (this.#answeredByCondition(exchange)) return true
+      if (this.#answeredByCondition(exchange)) return
     }
-    if (headers.range !== undefined && req.method === 'GET') this.#sendRanges(exchange, headers.range)
+    if (headers.range !== undefined && method === 'GET') this.#sendRanges(exchange, headers.range)
     else this.#sendWhole(exchange)
-    return true
   }
 
   #fieldsOf(item: OpenItem, { kind }: ItemTarget): ItemHeaders {
@@ -118,7 +133,8 @@ export class ItemHandler {
    * 304 and 412. They need no bytes, so they are given for items that are not here too: what the
    * client holds is still what the signed catalog names.
    */
-  #answeredByCondition({ req, res, item, fields, nowMs, startedAt }: Exchange): boolean {
+  #answeredByCondition(exchange: Exchange): boolean {
+    const { req, res, item, fields, nowMs } = exchange
     const { headers } = req
     const verdict = evaluate(
       {
@@ -133,75 +149,82 @@ export class ItemHandler {
     if (verdict === 'not-modified') {
       res.writeHead(304, fields.notModified(this.#sourceOf(item), nowMs))
       res.end()
-      this.#parts.observer.answered(req, 304, 'none', 0, secondsSince(startedAt))
+      this.#answered(exchange, 304, 'none', 0)
     } else {
-      sendProblem(res, problem(412, 'PRECONDITION_FAILED', 'the item is not the one you named', req.url), ['ETag', fields.etag])
-      this.#parts.observer.answered(req, 412, 'none', 0, secondsSince(startedAt))
+      const failed = problem(412, 'PRECONDITION_FAILED', 'the item is not the one you named', req.url)
+      sendProblem(res, failed, ['ETag', fields.etag])
+      this.#answered(exchange, 412, 'none', 0)
     }
     return true
   }
 
   #sendWhole(exchange: Exchange): void {
-    const { req, res, item, fields, nowMs, startedAt } = exchange
-    const { sizeBytes, sha256 } = item
-    if (sizeBytes <= MEMORY_ITEM_BYTES_MAX) {
-      const bytes = sizeBytes === 0 && sha256 === EMPTY_SHA256 ? EMPTY : this.#parts.memory.get(sha256)
-      if (bytes) {
-        if (hash('sha256', bytes, 'hex') === sha256) {
-          const list = fields.whole('memory', nowMs)
-          res.writeHead(200, exchange.attachment || req.headers['want-content-digest'] || req.headers['want-repr-digest'] ? adjusted(exchange, list, 200) : list)
-          if (req.method === 'HEAD') res.end()
-          else if (sizeBytes <= LATIN1_BYTES_MAX) res.end(bytes.toString('latin1'), 'latin1')
-          else res.end(bytes)
-          this.#parts.observer.answered(req, 200, 'memory', sizeBytes, secondsSince(startedAt))
-          return
-        }
-        this.#parts.memory.evict(sha256)
-        this.#parts.observer.fault(new EdgeError('CHUNK_CORRUPT', `item ${sha256} in the memory tier`))
-      }
+    const { req, res, item, fields, nowMs, wishes } = exchange
+    const { sizeBytes, sha256, path } = item
+    const bytes = sizeBytes <= MEMORY_ITEM_BYTES_MAX ? this.#fromMemory(item) : undefined
+    if (!bytes) return this.#send(exchange, 200, [{ first: 0, last: sizeBytes - 1 }])
+
+    if (hash('sha256', bytes, 'hex') !== sha256) {
+      this.#parts.memory.evict(sha256)
+      this.#parts.observer.fault(new EdgeError('CHUNK_CORRUPT', `item ${sha256} in the memory tier`))
+      return this.#sendWhole(exchange)
     }
-    this.#send(exchange, 200, [{ first: 0, last: sizeBytes - 1 }])
+    const list = fields.whole('memory', nowMs)
+    res.writeHead(200, wishes ? withWishes(list, wishes, path, wholeDigestFor(exchange)) : list)
+    if (req.method === 'HEAD') res.end()
+    else if (sizeBytes <= LATIN1_BYTES_MAX) res.end(bytes.toString('latin1'), 'latin1')
+    else res.end(bytes)
+    this.#answered(exchange, 200, 'memory', sizeBytes)
   }
 
   #sendRanges(exchange: Exchange, field: string): void {
-    const { req, res, item, fields, nowMs, startedAt } = exchange
+    const { req, item, fields, nowMs } = exchange
     const ifRange = req.headers['if-range']
-    if (ifRange !== undefined && !rangeStillValid(String(ifRange), fields, nowMs)) return this.#sendWhole(exchange)
-
+    if (ifRange !== undefined && !rangeStillValid(String(ifRange), fields, nowMs)) {
+      return this.#sendWhole(exchange)
+    }
     const plan = planRanges(field, item.sizeBytes)
     if (plan === 'whole') return this.#sendWhole(exchange)
     if (plan === 'outside') {
       const outside = new EdgeError('RANGE_OUTSIDE_ITEM', `the item has ${item.sizeBytes} bytes`)
-      sendProblem(res, problemOf(outside, req.url), ['Content-Range', `bytes */${item.sizeBytes}`, 'ETag', fields.etag])
-      this.#parts.observer.answered(req, 416, 'none', 0, secondsSince(startedAt))
-      return
+      const more = ['Content-Range', `bytes */${item.sizeBytes}`, 'ETag', fields.etag]
+      return this.#refuse(exchange, outside, 0, more)
     }
     this.#send(exchange, 206, plan)
   }
 
   #send(exchange: Exchange, status: 200 | 206, ranges: readonly ByteRange[]): void {
-    const { req, res, item } = exchange
+    const { req, res, item, fields, nowMs, wishes } = exchange
     const residency = residencyOf(item, ranges)
-    if (residency.state !== 'present') return this.#sendWhenReached(exchange, status, ranges, residency.state)
-
+    if (residency.state !== 'present') {
+      return this.#sendOnceReached(
+        exchange,
+        status,
+        ranges,
+        residency.state === 'absent' ? 'miss' : 'partial',
+      )
+    }
     const source = residency.tier ?? 'hot'
     if (req.method === 'HEAD') {
-      res.writeHead(status, adjusted(exchange, exchange.fields.whole(source, exchange.nowMs), 200))
+      res.writeHead(200, withWishes(fields.whole(source, nowMs), wishes, item.path))
       res.end()
-      this.#parts.observer.answered(req, status, source, 0, secondsSince(exchange.startedAt))
-      return
+      return this.#answered(exchange, 200, source, 0)
     }
-    if (source === 'hot' && ranges.length === 1 && this.#sentInline(exchange, status, ranges[0] as ByteRange, source)) return
-    this.#enqueue(exchange, status, ranges, source)
+    const [only] = ranges
+    const inline =
+      source !== 'warm' && ranges.length === 1 && only && this.#sentInline(exchange, status, only, source)
+    if (!inline) this.#enqueue(exchange, status, ranges, source)
   }
 
   /** All at once, for short answers from a fast tier. @returns false when nothing was done. */
   #sentInline(exchange: Exchange, status: 200 | 206, range: ByteRange, source: Source): boolean {
-    const { req, res, item, fields, nowMs, startedAt } = exchange
+    const { res, item, fields, nowMs, wishes } = exchange
     const { pool, memory, observer } = this.#parts
     const lengthBytes = range.last - range.first + 1
-    const digestMax = wishOf(single(req.headers['want-content-digest'])) === 'wanted' ? CONTENT_DIGEST_WANTED_BYTES_MAX : CONTENT_DIGEST_BYTES_MAX
-    if (lengthBytes > INLINE_BYTES_MAX && (status === 200 || lengthBytes > digestMax)) return false
+    const wanted = wishes?.contentDigest === 'wanted'
+    const digestBytesMax = wanted ? CONTENT_DIGEST_WANTED_BYTES_MAX : CONTENT_DIGEST_BYTES_MAX
+    const withDigest = status === 206 && lengthBytes <= digestBytesMax
+    if (lengthBytes > INLINE_BYTES_MAX && !withDigest) return false
 
     const slices: ChunkSlice[] = []
     const buffers: Buffer[] = []
@@ -213,55 +236,56 @@ export class ItemHandler {
         slices.push(slice)
       }
     } catch (error) {
-      for (const buffer of buffers) pool.give(buffer) // never handed to a socket
+      for (const buffer of buffers) pool.give(buffer) // no socket has seen them
       observer.fault(error)
       return false
     }
 
-    const views = slices.map((slice, i) => (buffers[i] as Buffer).subarray(slice.from, slice.to))
+    const views = slices.map(({ from, to }, i) => buffers[i]!.subarray(from, to))
     if (status === 206) {
-      const digest = lengthBytes <= digestMax ? digestField(digestOfPart(slices, views)) : undefined
-      res.writeHead(206, adjusted(exchange, fields.part(source, nowMs, range, digest), 206))
+      const digest = withDigest ? digestField(digestOfPart(slices, views)) : undefined
+      res.writeHead(206, withWishes(fields.part(source, nowMs, range, digest), wishes, item.path))
     } else {
       memory.offer(item.sha256, views, item.sizeBytes)
-      res.writeHead(200, adjusted(exchange, fields.whole(source, nowMs), 200))
+      const list = fields.whole(source, nowMs)
+      res.writeHead(200, withWishes(list, wishes, item.path, wholeDigestFor(exchange)))
     }
-    if (views.length > 1) res.cork()
     for (const [i, view] of views.entries()) {
       res.write(view, error => {
-        if (!error) pool.give(buffers[i] as Buffer)
+        if (!error) pool.give(buffers[i]!)
       })
     }
     res.end()
-    observer.answered(req, status, source, lengthBytes, secondsSince(startedAt))
+    this.#answered(exchange, status, source, lengthBytes)
     return true
   }
 
   #enqueue(exchange: Exchange, status: 200 | 206, ranges: readonly ByteRange[], source: Source): void {
-    const { req, res, item, fields, nowMs, startedAt } = exchange
-    const { queue, observer, transfersMax } = this.#parts
+    const { res, item, fields, nowMs, wishes } = exchange
+    const { queue, library, transfersMax } = this.#parts
     if (queue.active >= transfersMax) {
-      this.#refuse(req, res, startedAt, new EdgeError('OVERLOADED', 'too many transfers at once; ask again in a moment'), 1)
-      return
+      return this.#refuse(exchange, new EdgeError('OVERLOADED', 'too many transfers at once'), 1)
     }
-    const body = ranges.length === 1 ? undefined : multipartOf(item, ranges)
+    const parts = ranges.length > 1 ? multipartOf(item, ranges) : undefined
+    const only = ranges[0]!
     queue.start({
       res,
       item,
-      steps: body?.steps ?? item.slices(ranges[0] as ByteRange)[Symbol.iterator](),
-      offThread: source !== 'hot',
+      steps: parts?.steps ?? item.slices(only)[Symbol.iterator](),
+      offThread: source === 'warm',
       head: () => {
-        const list = body
-          ? fields.multipart(source, nowMs, body.boundary, body.lengthBytes)
+        const list = parts
+          ? fields.multipart(source, nowMs, parts.boundary, parts.lengthBytes)
           : status === 206
-            ? fields.part(source, nowMs, ranges[0] as ByteRange, undefined)
+            ? fields.part(source, nowMs, only, undefined)
             : fields.whole(source, nowMs)
-        res.writeHead(status, adjusted(exchange, list, status))
+        const wholeDigest = status === 200 ? wholeDigestFor(exchange) : undefined
+        res.writeHead(status, withWishes(list, wishes, item.path, wholeDigest))
       },
-      refuse: error => void this.#refuse(req, res, startedAt, error, this.#parts.library.retryAfterSeconds(item)),
+      refuse: error => this.#refuse(exchange, absentUnless(error, item), library.retryAfterSeconds(item)),
       done: (outcome, sentBytes) => {
-        if (outcome === 'refused') return
-        observer.answered(req, outcome === 'sent' ? status : 499, source, sentBytes, secondsSince(startedAt))
+        if (outcome !== 'refused')
+          this.#answered(exchange, outcome === 'sent' ? status : 499, source, sentBytes)
       },
     })
   }
@@ -270,56 +294,65 @@ export class ItemHandler {
    * Some bytes are not here. The first of those is fetched before anything is promised: when it comes,
    * a link is up, and the rest is fetched on the way; when not, the answer is 503. HEAD fetches nothing.
    */
-  #sendWhenReached(exchange: Exchange, status: 200 | 206, ranges: readonly ByteRange[], state: 'partial' | 'absent'): void {
-    const { req, res, item, startedAt } = exchange
+  #sendOnceReached(
+    exchange: Exchange,
+    status: 200 | 206,
+    ranges: readonly ByteRange[],
+    source: Source,
+  ): void {
+    const { req, res, item } = exchange
     const refuse = (error: unknown): void => {
-      const retryAfter = this.#parts.library.retryAfterSeconds(item)
-      const absent = isEdgeError(error, 'CHUNK_ABSENT') ? new EdgeError('ITEM_ABSENT', `not here yet: ${item.dataset} ${item.path}`) : error
-      this.#refuse(req, res, startedAt, absent, retryAfter, ['Cache-Status', `towerlight; fwd=${state === 'absent' ? 'miss' : 'partial'}`])
+      const more = ['Cache-Status', `towerlight; fwd=${source}`]
+      this.#refuse(exchange, absentUnless(error, item), this.#parts.library.retryAfterSeconds(item), more)
     }
-    if (req.method === 'HEAD') return refuse(new EdgeError('CHUNK_ABSENT', ''))
+    if (req.method === 'HEAD') return refuse(new EdgeError('CHUNK_ABSENT', item.path))
 
     const gone = new AbortController()
     const leave = (): void => gone.abort()
     res.once('close', leave)
-    fetchFirstMissing(item, ranges, gone.signal).then(
-      () => {
-        res.off('close', leave)
-        if (!res.destroyed) this.#enqueue(exchange, status, ranges, state === 'absent' ? 'miss' : 'partial')
-      },
-      error => {
-        res.off('close', leave)
-        refuse(error)
-      },
-    )
+    fetchFirstMissing(item, ranges, gone.signal)
+      .finally(() => res.off('close', leave))
+      .then(() => {
+        if (!res.destroyed) this.#enqueue(exchange, status, ranges, source)
+      })
+      .catch(refuse)
+  }
+
+  #fromMemory({ sizeBytes, sha256 }: OpenItem): Buffer | undefined {
+    return sizeBytes === 0 && sha256 === EMPTY_SHA256 ? EMPTY : this.#parts.memory.get(sha256)
   }
 
   #sourceOf(item: OpenItem): Source {
-    if (this.#parts.memory.get(item.sha256)) return 'memory'
+    if (this.#fromMemory(item)) return 'memory'
     const { state, tier } = item.residency({ first: 0, last: Math.max(0, item.sizeBytes - 1) })
     return state === 'absent' ? 'miss' : state === 'partial' ? 'partial' : (tier ?? 'hot')
   }
 
-  #otherMethod(req: IncomingMessage, res: ServerResponse, startedAt: number): true {
-    if (req.method !== 'OPTIONS') {
-      return this.#refuse(req, res, startedAt, new EdgeError('METHOD_NOT_ALLOWED', 'items are read with GET, HEAD and OPTIONS'), 0)
+  #otherMethod(request: Request): true {
+    if (request.req.method === 'OPTIONS') {
+      request.res.writeHead(204, OPTIONS_FIELDS).end()
+      this.#answered(request, 204, 'none', 0)
+    } else {
+      const error = new EdgeError('METHOD_NOT_ALLOWED', 'items are read with GET, HEAD and OPTIONS')
+      this.#refuse(request, error, 0)
     }
-    res.writeHead(204, OPTIONS_FIELDS).end()
-    this.#parts.observer.answered(req, 204, 'none', 0, secondsSince(startedAt))
     return true
   }
 
-  #refuse(req: IncomingMessage, res: ServerResponse, startedAt: number, error: unknown, retryAfterSeconds: number, more: string[] = []): true {
+  #refuse(request: Request, error: unknown, retryAfterSeconds: number, more: readonly string[] = []): void {
+    const { req, res } = request
     if (!isEdgeError(error)) this.#parts.observer.fault(error)
     const answer = problemOf(error, req.url)
     sendProblem(res, answer, [...fieldsWith(error, retryAfterSeconds), ...more])
-    this.#parts.observer.answered(req, answer.status, 'none', 0, secondsSince(startedAt))
-    return true
+    this.#answered(request, answer.status, 'none', 0)
+  }
+
+  #answered({ req, startedAt }: Request, status: number, source: Source | 'none', bodyBytes: number): void {
+    this.#parts.observer.answered(req, status, source, bodyBytes, (performance.now() - startedAt) / 1000)
   }
 }
 
-const EMPTY = Buffer.alloc(0)
-
+// biome-ignore format: a field and its value on each line
 const OPTIONS_FIELDS = [
   'Allow', 'GET, HEAD, OPTIONS',
   'Access-Control-Allow-Origin', '*',
@@ -327,82 +360,24 @@ const OPTIONS_FIELDS = [
   'Access-Control-Allow-Headers', 'Range, If-Match, If-None-Match, If-Modified-Since, If-Unmodified-Since, If-Range, Want-Content-Digest, Want-Repr-Digest',
   'Access-Control-Expose-Headers', EXPOSED_FIELDS,
   'Access-Control-Max-Age', '86400',
-] // prettier-ignore
+]
 
-/** The fields as this one request wants them: its digest wishes, its file name. Copies only when needed. */
-function adjusted({ req, item, fields, attachment }: Exchange, list: string[], status: 200 | 206): string[] {
-  const wantContent = req.headers['want-content-digest']
-  const wantRepr = req.headers['want-repr-digest']
-  if (!attachment && wantContent === undefined && wantRepr === undefined) return list
-
-  let more = list.slice()
-  if (wishOf(single(wantRepr)) === 'refused') more = without(more, 'Repr-Digest')
-  const wish = wishOf(single(wantContent))
-  if (wish === 'refused') more = without(more, 'Content-Digest')
-  if (wish === 'wanted' && status === 200 && req.method === 'GET') more.push('Content-Digest', fields.reprDigest)
-  if (attachment) more = [...without(more, 'Content-Disposition'), 'Content-Disposition', disposition(item.path)]
-  return more
+/** With GET only: HEAD has no content that a digest could be of (RFC 9530 appendix B.2). */
+function wholeDigestFor({ req, fields }: Exchange): string | undefined {
+  return req.method === 'GET' ? fields.reprDigest : undefined
 }
 
-function without(list: readonly string[], name: string): string[] {
-  return list.filter((_, i) => list[i - (i % 2)] !== name)
-}
-
-function residencyOf(item: OpenItem, ranges: readonly ByteRange[]): ReturnType<OpenItem['residency']> {
-  if (ranges.length === 1) return item.residency(ranges[0] as ByteRange)
-  const all = ranges.map(range => item.residency(range))
-  const states = new Set(all.map(({ state }) => state))
-  const [only] = states
-  const state = states.size === 1 && only ? only : 'partial'
-  return { state, tier: all.some(({ tier }) => tier === 'warm') ? 'warm' : (all[0]?.tier ?? null) }
-}
-
-async function fetchFirstMissing(item: OpenItem, ranges: readonly ByteRange[], signal: AbortSignal): Promise<void> {
-  const range = ranges.find(each => item.residency(each).state !== 'present')
-  if (!range) return
-  let { first: from, last: to } = range
-  while (from < to) {
-    const middle = from + Math.floor((to - from) / 2)
-    if (item.residency({ first: range.first, last: middle }).state === 'present') from = middle + 1
-    else to = middle
-  }
-  for (const slice of item.slices({ first: from, last: from })) await item.recover(slice, { signal })
+/** A chunk that cannot be had is, to a client, an item that is not here. */
+function absentUnless(error: unknown, { dataset, path }: OpenItem): unknown {
+  if (!isEdgeError(error, 'CHUNK_ABSENT')) return error
+  return new EdgeError('ITEM_ABSENT', `not here yet: ${dataset} ${path}`, { cause: error })
 }
 
 /** Free when the part is exactly one chunk: its name is the digest. */
 function digestOfPart(slices: readonly ChunkSlice[], views: readonly Buffer[]): ChunkSlice['digest'] {
-  const [only] = slices
-  if (slices.length === 1 && only && only.from === 0 && only.to === only.sizeBytes) return only.digest
-  if (views.length === 1) return hash('sha256', views[0] as Buffer, 'hex') as ChunkSlice['digest']
+  const [slice] = slices
+  if (slices.length === 1 && slice?.from === 0 && slice.to === slice.sizeBytes) return slice.digest
   const running = createHash('sha256')
   for (const view of views) running.update(view)
   return running.digest('hex') as ChunkSlice['digest']
-}
-
-/** `multipart/byteranges` (RFC 9110 §14.6): the parts' heads between the slices, the length known before. */
-function multipartOf(item: OpenItem, ranges: readonly ByteRange[]) {
-  const boundary = `towerlight-${randomBytes(16).toString('hex')}`
-  const heads = ranges.map((range, i) =>
-    Buffer.from(
-      `${i === 0 ? '' : '\r\n'}--${boundary}\r\nContent-Type: ${item.mediaType}\r\nContent-Range: ${contentRange(range, item.sizeBytes)}\r\n\r\n`,
-    ),
-  )
-  const tail = Buffer.from(`\r\n--${boundary}--\r\n`)
-  const lengthBytes = ranges.reduce((sum, { first, last }, i) => sum + (heads[i] as Buffer).length + last - first + 1, tail.length)
-  function* steps(): Generator<ChunkSlice | Buffer> {
-    for (const [i, range] of ranges.entries()) {
-      yield heads[i] as Buffer
-      yield* item.slices(range)
-    }
-    yield tail
-  }
-  return { boundary, lengthBytes, steps: steps() }
-}
-
-function single(field: string | string[] | undefined): string | undefined {
-  return Array.isArray(field) ? field.join(', ') : field
-}
-
-function secondsSince(startedAt: number): number {
-  return (performance.now() - startedAt) / 1000
 }

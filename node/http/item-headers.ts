@@ -54,6 +54,7 @@ export class ItemHeaders implements Validators {
     this.lastModifiedMs = Math.floor(item.publishedAtMs / 1000) * 1000
     this.reprDigest = digestField(item.sha256)
 
+    // biome-ignore format: a field and its value on each line
     const common = [
       'Age', '0', // slots 1 and 3 are rewritten by #touch
       'Cache-Status', '',
@@ -62,8 +63,9 @@ export class ItemHeaders implements Validators {
       'Cache-Control', CACHE_CONTROL[naming],
       'Access-Control-Allow-Origin', '*',
       'Access-Control-Expose-Headers', EXPOSED_FIELDS,
-    ] // prettier-ignore
+    ]
     this.#notModified = common
+    // biome-ignore format: a field and its value on each line
     this.#whole = [
       ...common,
       'Content-Type', item.mediaType,
@@ -74,7 +76,7 @@ export class ItemHeaders implements Validators {
       'Accept-Ranges', 'bytes',
       'Repr-Digest', this.reprDigest,
       'Content-Length', String(item.sizeBytes),
-    ] // prettier-ignore
+    ]
   }
 
   /** 200. Valid until the next call of any method here. */
@@ -143,6 +145,9 @@ function cacheStatus(source: Source, ttl: number): string {
 export function disposition(path: string): string {
   const name = path.slice(path.lastIndexOf('/') + 1)
   const plain = name.replace(/[^\x20-\x7e]|["\\%;]/g, '_')
-  const full = encodeURIComponent(name).replace(/['()*!]/g, c => `%${c.charCodeAt(0).toString(16).toUpperCase()}`)
+  const full = encodeURIComponent(name).replace(
+    /['()*!]/g,
+    c => `%${c.charCodeAt(0).toString(16).toUpperCase()}`,
+  )
   return `attachment; filename="${plain}"; filename*=UTF-8''${full}`
 }

@@ -30,7 +30,13 @@ function datasets(c: Context, library: Library, scope: string, nowMs: number): R
   return c.html(datasetsPage(scope, views, nowMs), 200, { ...PORTAL_FIELDS, Vary: 'Accept' })
 }
 
-function items(c: Context, library: Library, place: DataPath & { dataset: string }, after: string | undefined, nowMs: number): Response | Promise<Response> {
+function items(
+  c: Context,
+  library: Library,
+  place: DataPath & { dataset: string },
+  after: string | undefined,
+  nowMs: number,
+): Response | Promise<Response> {
   const { dataset, path } = place
   const view = library.datasets().find(each => each.dataset === dataset)
   if (!view) throw new EdgeError('DATASET_UNKNOWN', `no dataset ${dataset}`)
@@ -40,7 +46,10 @@ function items(c: Context, library: Library, place: DataPath & { dataset: string
     throw new EdgeError('ITEM_UNKNOWN', `no folder ${path} in ${dataset}`)
   }
   if (wantsJson(c)) return c.json({ dataset: view, prefix, ...page }, 200, JSON_FIELDS)
-  return c.html(datasetPage(view, prefix, page.items, page.next, nowMs), 200, { ...PORTAL_FIELDS, Vary: 'Accept' })
+  return c.html(datasetPage(view, prefix, page.items, page.next, nowMs), 200, {
+    ...PORTAL_FIELDS,
+    Vary: 'Accept',
+  })
 }
 
 const JSON_FIELDS = {

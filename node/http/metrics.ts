@@ -58,12 +58,17 @@ export class HttpMetrics implements Disposable {
   }
 
   /** Gauges that have to ask: open connections, running transfers, the memory tier. */
-  watch(server: Server, sizes: { readonly transfers: () => number; readonly memoryBytes: () => number }): void {
+  watch(
+    server: Server,
+    sizes: { readonly transfers: () => number; readonly memoryBytes: () => number },
+  ): void {
     const { registry } = this
     gauge(registry, 'tower_http_connections', 'Open connections.', set => {
       server.getConnections((_, count) => set(count ?? 0))
     })
-    gauge(registry, 'tower_http_transfers', 'Bodies being sent through the queue.', set => set(sizes.transfers()))
+    gauge(registry, 'tower_http_transfers', 'Bodies being sent through the queue.', set =>
+      set(sizes.transfers()),
+    )
     gauge(registry, 'tower_memory_tier_bytes', 'Bytes in the memory tier.', set => set(sizes.memoryBytes()))
   }
 
@@ -77,7 +82,13 @@ export class HttpMetrics implements Disposable {
     const key = `${tier} ${status}`
     let series = this.#series.get(key)
     if (!series) {
-      series = { tier, status: String(status), counts: new Float64Array(BOUNDS_S.length + 1), sumSeconds: 0, bytes: 0 }
+      series = {
+        tier,
+        status: String(status),
+        counts: new Float64Array(BOUNDS_S.length + 1),
+        sumSeconds: 0,
+        bytes: 0,
+      }
       this.#series.set(key, series)
     }
     Object.assign(recent, { tier, status, series })
@@ -105,17 +116,20 @@ export class HttpMetrics implements Disposable {
 
   #bytesSent(): Metric {
     return collected('tower_http_sent_bytes_total', 'Bytes of bodies sent.', 'counter', () =>
-      [...this.#series.values()].map(({ tier, status, bytes }) => ({ labels: { tier, status }, value: bytes })),
+      [...this.#series.values()].map(({ tier, status, bytes }) => ({
+        labels: { tier, status },
+        value: bytes,
+      })),
     )
   }
 
   #processGauges(): void {
     const delay = this.#delay
-    new Gauge({
+    const loopDelay = new Gauge({
       name: 'tower_event_loop_delay_seconds',
       help: 'Delay of the event loop since the last scrape.',
       labelNames: ['quantile'],
-      registers: [this.registry],
+      registers: [],
       collect() {
         for (const percent of [50, 99, 100]) {
           const ns = delay.percentile(percent)
@@ -124,23 +138,33 @@ export class HttpMetrics implements Disposable {
         delay.reset()
       },
     })
-    gauge(this.registry, 'process_resident_memory_bytes', 'Resident memory.', set => set(process.memoryUsage.rss()))
-    gauge(this.registry, 'process_cpu_seconds', 'CPU used since the start.', set => {
+    this.registry.registerMetric(loopDelay)
+    gauge(this.registry, 'process_resident_memory_bytes', 'Resident memory.', set =>
+      set(process.memoryUsage.rss()),
+    )
+    const cpu = collected('process_cpu_seconds_total', 'CPU used since the start.', 'counter', () => {
       const { user, system } = process.cpuUsage()
-      set((user + system) / 1e6)
+      return [{ labels: {}, value: (user + system) / 1e6 }]
     })
+    this.registry.registerMetric(cpu)
   }
 }
 
-function gauge(registry: Registry, name: string, help: string, ask: (set: (value: number) => void) => void): void {
-  new Gauge({
+function gauge(
+  registry: Registry,
+  name: string,
+  help: string,
+  ask: (set: (value: number) => void) => void,
+): void {
+  const metric = new Gauge({
     name,
     help,
-    registers: [registry],
+    registers: [],
     collect() {
       ask(value => this.set(value))
     },
   })
+  registry.registerMetric(metric)
 }
 
 interface Sample {

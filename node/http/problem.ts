@@ -113,8 +113,13 @@ export function problem(status: number, code: string, detail: string, instance?:
 }
 
 /** @param more further fields, flat: name, value, name, value. */
-export function sendProblem(res: ServerResponse, { status, body }: Problem, more: readonly string[] = []): void {
+export function sendProblem(
+  res: ServerResponse,
+  { status, body }: Problem,
+  more: readonly string[] = [],
+): void {
   if (res.headersSent || res.destroyed) return void res.destroy()
+  // biome-ignore format: a field and its value on each line
   res.writeHead(status, [
     'Content-Type', 'application/problem+json',
     'Content-Length', String(body.length),
@@ -123,13 +128,14 @@ export function sendProblem(res: ServerResponse, { status, body }: Problem, more
     'Access-Control-Allow-Origin', '*',
     'Access-Control-Expose-Headers', 'Retry-After, Cache-Status, Content-Range',
     ...more,
-  ]) // prettier-ignore
+  ])
   res.end(res.req.method === 'HEAD' ? undefined : body)
 }
 
 /** Fields that go with some codes: when to ask again, what else is allowed. */
 export function fieldsWith(error: unknown, retryAfterSeconds: number): string[] {
-  if (error instanceof EdgeError && error.code === 'METHOD_NOT_ALLOWED') return ['Allow', 'GET, HEAD, OPTIONS']
+  if (error instanceof EdgeError && error.code === 'METHOD_NOT_ALLOWED')
+    return ['Allow', 'GET, HEAD, OPTIONS']
   if (problemStatus(error) === 503) return ['Retry-After', String(Math.max(1, Math.ceil(retryAfterSeconds)))]
   return []
 }

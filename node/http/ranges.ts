@@ -21,7 +21,8 @@ export function planRanges(field: string, sizeBytes: number): RangePlan {
   const ranges: ByteRange[] = []
   for (const { first, last } of specs) {
     if (first === undefined) {
-      if (last > 0 && sizeBytes > 0) ranges.push({ first: Math.max(sizeBytes - last, 0), last: sizeBytes - 1 })
+      if (last > 0 && sizeBytes > 0)
+        ranges.push({ first: Math.max(sizeBytes - last, 0), last: sizeBytes - 1 })
     } else if (first < sizeBytes) {
       ranges.push({ first, last: Math.min(last, sizeBytes - 1) })
     }
@@ -48,9 +49,10 @@ function parseSpecs(field: string): Spec[] | undefined {
     if (!match || trimmed === '-') return undefined
 
     const [, from = '', to = ''] = match
-    const spec = from === ''
-      ? { first: undefined, last: Number(to) }
-      : { first: Number(from), last: to === '' ? Number.POSITIVE_INFINITY : Number(to) }
+    const spec =
+      from === ''
+        ? { first: undefined, last: Number(to) }
+        : { first: Number(from), last: to === '' ? Number.POSITIVE_INFINITY : Number(to) }
     if (spec.first !== undefined && spec.last < spec.first) return undefined
     specs.push(spec)
     if (specs.length > RANGES_MAX) return undefined

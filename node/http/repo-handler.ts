@@ -9,6 +9,7 @@ import { once } from 'node:events'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { EdgeError } from '../../manifests/errors.ts'
 import type { Abortable } from '../../manifests/extent.ts'
+import { parseItemPath } from '../../manifests/item-path.ts'
 import { fieldsWith, problemOf, sendProblem } from './problem.ts'
 import { contentRange, planRanges } from './ranges.ts'
 import { parseSegments } from './request-path.ts'
@@ -30,13 +31,20 @@ export interface RepoView {
 }
 
 /** Answers one request; never throws. */
-export async function answerRepo(view: RepoView, req: IncomingMessage, res: ServerResponse, pathname: string): Promise<void> {
+export async function answerRepo(
+  view: RepoView,
+  req: IncomingMessage,
+  res: ServerResponse,
+  pathname: string,
+): Promise<void> {
   const gone = new AbortController()
   res.once('close', () => gone.abort())
   try {
-    if (req.method !== 'GET' && req.method !== 'HEAD') throw new EdgeError('METHOD_NOT_ALLOWED', 'the repository is read with GET and HEAD')
+    if (req.method !== 'GET' && req.method !== 'HEAD')
+      throw new EdgeError('METHOD_NOT_ALLOWED', 'the repository is read with GET and HEAD')
     const path = parseSegments(pathname.slice('/repo/'.length)).join('/')
-    const sizeBytes = path === '' || pathname.endsWith('/') ? undefined : await view.size(path)
+    const folder = path === '' || pathname.endsWith('/')
+    const sizeBytes = folder ? undefined : await view.size(parseItemPath(path))
     if (sizeBytes === undefined) throw new EdgeError('NOT_FOUND', `this node does not keep ${path}`)
     await send(view, req, res, path, sizeBytes, gone)
   } catch (error) {
@@ -45,9 +53,19 @@ export async function answerRepo(view: RepoView, req: IncomingMessage, res: Serv
   }
 }
 
-async function send(view: RepoView, req: IncomingMessage, res: ServerResponse, path: string, sizeBytes: number, { signal }: AbortController): Promise<void> {
+async function send(
+  view: RepoView,
+  req: IncomingMessage,
+  res: ServerResponse,
+  path: string,
+  sizeBytes: number,
+  { signal }: AbortController,
+): Promise<void> {
   const fields = fieldsOf(path)
-  const plan = req.method === 'GET' && req.headers.range !== undefined && req.headers['if-range'] === undefined ? planRanges(req.headers.range, sizeBytes) : 'whole'
+  const plan =
+    req.method === 'GET' && req.headers.range !== undefined && req.headers['if-range'] === undefined
+      ? planRanges(req.headers.range, sizeBytes)
+      : 'whole'
   if (plan === 'outside') {
     const outside = new EdgeError('RANGE_OUTSIDE_ITEM', `the file has ${sizeBytes} bytes`)
     sendProblem(res, problemOf(outside, req.url), ['Content-Range', `bytes */${sizeBytes}`])
@@ -58,12 +76,13 @@ async function send(view: RepoView, req: IncomingMessage, res: ServerResponse, p
   const { first, last } = range ?? { first: 0, last: sizeBytes - 1 }
 
   let piece = await pieceAt(view, path, first, last, signal) // before anything is promised
+  // biome-ignore format: a field and its value on each line
   res.writeHead(range ? 206 : 200, [
     ...fields,
     'Accept-Ranges', 'bytes',
     'Content-Length', String(last - first + 1),
     ...(range ? ['Content-Range', contentRange(range, sizeBytes)] : []),
-  ]) // prettier-ignore
+  ])
   if (req.method === 'HEAD') return void res.end()
   for (let at = first; at <= last; ) {
     at += piece.length
@@ -73,7 +92,13 @@ async function send(view: RepoView, req: IncomingMessage, res: ServerResponse, p
   res.end()
 }
 
-async function pieceAt(view: RepoView, path: string, offset: number, last: number, signal: AbortSignal): Promise<Uint8Array> {
+async function pieceAt(
+  view: RepoView,
+  path: string,
+  offset: number,
+  last: number,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
   const length = Math.min(PIECE_BYTES, last - offset + 1)
   if (length <= 0) return new Uint8Array(0)
   const piece = await view.read(path, { offset, length }, { signal })
@@ -85,10 +110,11 @@ async function pieceAt(view: RepoView, path: string, offset: number, last: numbe
 function fieldsOf(path: string): string[] {
   const type = path.endsWith('.json') ? 'application/json' : 'application/octet-stream'
   const lasting = path !== 'metadata/timestamp.json'
+  // biome-ignore format: a field and its value on each line
   return [
     'Content-Type', type,
     'X-Content-Type-Options', 'nosniff',
     'Access-Control-Allow-Origin', '*',
     'Cache-Control', lasting ? 'public, max-age=31536000, immutable' : 'no-cache',
-  ] // prettier-ignore
+  ]
 }

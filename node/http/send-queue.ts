@@ -46,20 +46,28 @@ interface Transfer extends SendJob {
   abort: AbortController | undefined
 }
 
+export interface SendQueueOptions {
+  readonly stallMs: number
+  /** Hears of each failed read, also of those that were recovered. */
+  onFault(error: unknown): void
+}
+
 export class SendQueue implements Disposable {
   readonly #pool: BufferPool
-  readonly #onFault: (error: unknown) => void
+  readonly #options: SendQueueOptions
   readonly #active = new Set<Transfer>()
   readonly #sweep: NodeJS.Timeout
   #ready: Transfer[] = []
   #rotation: Transfer[] = []
   #scheduled = false
 
-  /** @param onFault hears of each failed read, also of those that were recovered. */
-  constructor(pool: BufferPool, options: { readonly stallMs: number; onFault(error: unknown): void }) {
+  constructor(pool: BufferPool, options: SendQueueOptions) {
     this.#pool = pool
-    this.#onFault = options.onFault
-    this.#sweep = setInterval(() => this.#dropStalled(options.stallMs), Math.min(5_000, options.stallMs / 2)).unref()
+    this.#options = options
+    this.#sweep = setInterval(
+      () => this.#dropStalled(options.stallMs),
+      Math.min(5_000, options.stallMs / 2),
+    ).unref()
   }
 
   get active(): number {
@@ -101,7 +109,7 @@ export class SendQueue implements Disposable {
       if (transfer) {
         budget -= this.#step(transfer)
       } else if (this.#ready.length > 0) {
-        this.#rotation = this.#ready.reverse()
+        this.#rotation = this.#ready.toReversed()
         this.#ready = []
       } else {
         break
@@ -160,7 +168,7 @@ export class SendQueue implements Disposable {
 
   #recover(transfer: Transfer, slice: ChunkSlice, cause: unknown): void {
     if (transfer.state === 'over') return
-    this.#onFault(cause)
+    this.#options.onFault(cause)
     transfer.state = 'reading'
     transfer.item.recover(slice, this.#signalOf(transfer)).then(
       bytes => {
@@ -185,7 +193,8 @@ export class SendQueue implements Disposable {
       transfer.backlogBytes -= bytes.length
       transfer.sentBytes += bytes.length
       transfer.progressAtMs = performance.now()
-      if (transfer.state === 'asleep' && !transfer.ended && transfer.backlogBytes <= this.#backlogMax() / 2) this.#enqueue(transfer)
+      if (transfer.state === 'asleep' && !transfer.ended && transfer.backlogBytes <= this.#backlogMax() / 2)
+        this.#enqueue(transfer)
     })
   }
 
@@ -204,7 +213,7 @@ export class SendQueue implements Disposable {
 
   #fail(transfer: Transfer, error: unknown): void {
     if (transfer.state === 'over') return
-    this.#onFault(error)
+    this.#options.onFault(error)
     if (transfer.started) return void transfer.res.destroy()
     this.#over(transfer, 'refused')
     transfer.refuse(error)

@@ -7,12 +7,19 @@
  * becomes a problem, or an aborted connection once an answer has begun.
  */
 import { once } from 'node:events'
-import { type IncomingMessage, type RequestListener, type Server, type ServerResponse, createServer } from 'node:http'
+import {
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+  createServer,
+} from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Logger } from 'pino'
 import { EdgeError } from '../../manifests/errors.ts'
 import type { Library } from '../library.ts'
 import { AccessLog } from './access-log.ts'
+import type { AppListener } from './app.ts'
 import { BufferPool } from './buffer-pool.ts'
 import { type AnswerObserver, ItemHandler } from './item-handler.ts'
 import { MemoryTier } from './memory-tier.ts'
@@ -73,7 +80,11 @@ export interface NodeServer extends AsyncDisposable {
   readonly server: Server
   readonly metrics: HttpMetrics
   /** @throws EdgeError `PORT_IN_USE` */
-  listen(at: { readonly port: number; readonly host?: string; readonly reusePort?: boolean }): Promise<{ port: number }>
+  listen(at: {
+    readonly port: number
+    readonly host?: string
+    readonly reusePort?: boolean
+  }): Promise<{ port: number }>
   /** Accepts nothing more, lets open answers finish for at most `drainMs`. */
   close(drainMs: number): Promise<void>
 }
@@ -136,7 +147,7 @@ function listenerOf(
   limits: NodeServerLimits,
 ): RequestListener {
   const { repo, routes = [] } = parts
-  let rest: Promise<RequestListener> | undefined
+  let rest: Promise<AppListener> | undefined
   const elsewhere = async (req: IncomingMessage, res: ServerResponse, url: string): Promise<void> => {
     const route = routes.find(({ prefix }) => url.startsWith(prefix))
     if (route) return route.handle(req, res)
@@ -147,7 +158,11 @@ function listenerOf(
 
   return (req, res) => {
     if (req.rawHeaders.length > 2 * limits.headersMax) {
-      return sendProblem(res, problem(431, 'REQUEST_INVALID', `more than ${limits.headersMax} header fields`), ['Connection', 'close'])
+      return sendProblem(
+        res,
+        problem(431, 'REQUEST_INVALID', `more than ${limits.headersMax} header fields`),
+        ['Connection', 'close'],
+      )
     }
     try {
       const url = originForm(req.url ?? '/')
@@ -156,7 +171,9 @@ function listenerOf(
       }
       req.url = url
       const startedAt = performance.now()
-      res.once('close', () => observer.answered(req, res.statusCode, 'none', 0, (performance.now() - startedAt) / 1000))
+      res.once('close', () =>
+        observer.answered(req, res.statusCode, 'none', 0, (performance.now() - startedAt) / 1000),
+      )
       elsewhere(req, res, url).catch(error => failed(error, req, res, observer))
     } catch (error) {
       failed(error, req, res, observer)

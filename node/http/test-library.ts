@@ -120,7 +120,7 @@ export class TestItem implements OpenItem, Disposable {
           this.readInto(slice, buffer)
           resolve()
         } catch (error) {
-          reject(error as Error)
+          reject(error)
         }
       }
       if (this.#fd === undefined) return void setImmediate(verify)
@@ -138,7 +138,8 @@ export class TestItem implements OpenItem, Disposable {
       ...(first < offset ? [{ first, last: Math.min(last, offset - 1) }] : []),
       ...(last >= offset + sizeBytes ? [{ first: Math.max(first, offset + sizeBytes), last }] : []),
     ])
-    for (const at of this.faults.flipped) if (at >= offset && at < offset + sizeBytes) this.faults.flipped.delete(at)
+    for (const at of this.faults.flipped)
+      if (at >= offset && at < offset + sizeBytes) this.faults.flipped.delete(at)
     const buffer = Buffer.alloc(sizeBytes)
     this.readInto(slice, buffer)
     return buffer
@@ -197,7 +198,7 @@ export class TestLibrary implements Library, Disposable {
   }
 
   datasets(): DatasetView[] {
-    return [...new Set([...this.#items.values()].map(({ dataset }) => dataset))].sort().map(dataset => {
+    return [...new Set([...this.#items.values()].map(({ dataset }) => dataset))].toSorted().map(dataset => {
       const items = this.#of(dataset)
       const views = items.map(item => this.#view(item))
       return {
@@ -232,14 +233,24 @@ export class TestLibrary implements Library, Disposable {
     return item
   }
 
-  list({ dataset, prefix = '', query = '', after, limit }: Parameters<Library['list']>[0]): ReturnType<Library['list']> {
-    if (dataset !== undefined && this.#of(dataset).length === 0) throw new EdgeError('DATASET_UNKNOWN', dataset)
-    if (after !== undefined && !after.startsWith('after:')) throw new EdgeError('REQUEST_INVALID', 'not a cursor of ours')
+  list({
+    dataset,
+    prefix = '',
+    query = '',
+    after,
+    limit,
+  }: Parameters<Library['list']>[0]): ReturnType<Library['list']> {
+    if (dataset !== undefined && this.#of(dataset).length === 0)
+      throw new EdgeError('DATASET_UNKNOWN', dataset)
+    if (after !== undefined && !after.startsWith('after:'))
+      throw new EdgeError('REQUEST_INVALID', 'not a cursor of ours')
     const words = query.toLowerCase().split(/\s+/).filter(Boolean)
     const wanted = [...this.#items.values()]
       .filter(item => dataset === undefined || item.dataset === dataset)
-      .filter(item => item.path.startsWith(prefix) && words.every(word => item.path.toLowerCase().includes(word)))
-      .sort((a, b) => comparePaths(`${a.dataset}/${a.path}`, `${b.dataset}/${b.path}`))
+      .filter(
+        item => item.path.startsWith(prefix) && words.every(word => item.path.toLowerCase().includes(word)),
+      )
+      .toSorted((a, b) => comparePaths(`${a.dataset}/${a.path}`, `${b.dataset}/${b.path}`))
       .filter(item => after === undefined || comparePaths(`${item.dataset}/${item.path}`, after.slice(6)) > 0)
     const page = wanted.slice(0, limit)
     const last = page.at(-1)
@@ -285,7 +296,9 @@ export class TestLibrary implements Library, Disposable {
 function cut(bytes: Buffer, chunkBytes: number | undefined): (ChunkRef & { start: number })[] {
   const chunks: (ChunkRef & { start: number })[] = []
   for (let start = 0; start < bytes.length; ) {
-    const end = chunkBytes ? Math.min(start + chunkBytes, bytes.length) : nextCut(bytes, start, bytes.length, CHUNKING)
+    const end = chunkBytes
+      ? Math.min(start + chunkBytes, bytes.length)
+      : nextCut(bytes, start, bytes.length, CHUNKING)
     chunks.push({ start, digest: sha256Of(bytes.subarray(start, end)), sizeBytes: end - start })
     start = end
   }

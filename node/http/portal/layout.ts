@@ -35,12 +35,14 @@ export function layout(title: string, body: Markup): Markup {
 export function freshnessBanner(datasets: readonly DatasetView[], nowMs: number): Markup {
   if (datasets.length === 0) return html``
   const stale = datasets.filter(({ freshness }) => !freshness.fresh)
-  const oldest = datasets.reduce((a, b) => (a.freshness.confirmedAt < b.freshness.confirmedAt ? a : b)).freshness.confirmedAt
+  const oldest = datasets.reduce((a, b) => (a.freshness.confirmedAt < b.freshness.confirmedAt ? a : b))
+    .freshness.confirmedAt
   const ago = agoText(Date.parse(oldest), nowMs)
   if (stale.length === 0) {
     return html`<div class="banner" role="status"><p><strong>Up to date</strong>Last confirmed with the publishers ${ago}.</p></div>`
   }
-  const which = stale.length === datasets.length ? 'What you see here' : `${stale.length} of ${datasets.length} datasets`
+  const which =
+    stale.length === datasets.length ? 'What you see here' : `${stale.length} of ${datasets.length} datasets`
   return html`<div class="banner late" role="status"><p><strong>May be out of date</strong>${which} could not be confirmed since ${dateText(oldest)} (${ago}). It is authentic, but newer versions may exist.</p></div>`
 }
 

@@ -29,12 +29,23 @@ ${cards(datasets, nowMs)}`,
 
 export function datasetsPage(scope: string, datasets: readonly DatasetView[], nowMs: number): Markup {
   const title = scope === '' ? 'All datasets' : `Datasets of ${scope}`
-  return layout(`${title} · Towerlight`, html`<h1>${title}</h1>${freshnessBanner(datasets, nowMs)}${searchForm('')}${cards(datasets, nowMs)}`)
+  return layout(
+    `${title} · Towerlight`,
+    html`<h1>${title}</h1>${freshnessBanner(datasets, nowMs)}${searchForm('')}${cards(datasets, nowMs)}`,
+  )
 }
 
-export function datasetPage(view: DatasetView, prefix: string, items: readonly ItemView[], next: string | null, nowMs: number): Markup {
+export function datasetPage(
+  view: DatasetView,
+  prefix: string,
+  items: readonly ItemView[],
+  next: string | null,
+  nowMs: number,
+): Markup {
   const base = `/data/${encodePath(view.dataset)}/`
-  const start = items.find(({ path, present, expected }) => path === `${prefix}index.html` && present === expected)
+  const start = items.find(
+    ({ path, present, expected }) => path === `${prefix}index.html` && present === expected,
+  )
   return layout(
     `${view.title || view.dataset} · Towerlight`,
     html`${breadcrumbs(view.dataset, prefix)}
@@ -49,8 +60,17 @@ ${next === null ? '' : html`<p class="more"><a class="button" rel="next" href="$
   )
 }
 
-export function searchPage(query: string, items: readonly ItemView[], more: boolean, datasets: readonly DatasetView[], nowMs: number): Markup {
-  const found = query.trim() === '' ? html`<p class="empty">Type a word of a name.</p>` : itemTable(items, (path, dataset) => `${dataset} / ${path}`, 'Items found')
+export function searchPage(
+  query: string,
+  items: readonly ItemView[],
+  more: boolean,
+  datasets: readonly DatasetView[],
+  nowMs: number,
+): Markup {
+  const found =
+    query.trim() === ''
+      ? html`<p class="empty">Type a word of a name.</p>`
+      : itemTable(items, (path, dataset) => `${dataset} / ${path}`, 'Items found')
   return layout(
     `${query || 'Search'} · Towerlight`,
     html`<h1>Search</h1>${searchForm(query)}${freshnessBanner(datasets, nowMs)}${found}
@@ -58,7 +78,11 @@ ${more ? html`<p class="more">There is more: add a word to narrow it down.</p>` 
   )
 }
 
-export function statusPage(datasets: readonly DatasetView[], status: Readonly<Record<string, unknown>>, nowMs: number): Markup {
+export function statusPage(
+  datasets: readonly DatasetView[],
+  status: Readonly<Record<string, unknown>>,
+  nowMs: number,
+): Markup {
   const rows = Object.entries(status).filter(([, value]) => value !== null && value !== undefined)
   return layout(
     'Status · Towerlight',
@@ -70,14 +94,17 @@ ${datasets.map(
 <dt>Confirmed</dt><dd>${agoText(Date.parse(view.freshness.confirmedAt), nowMs)}; ${view.freshness.fresh ? 'valid until' : 'expired on'} ${dateText(view.freshness.expiresAt)}</dd>
 <dt>Here</dt><dd>${sizeText(view.present)} of ${sizeText(view.expected)}</dd></dl>`,
 )}
-${rows.length === 0 ? '' : html`<h2>The node</h2><dl>${rows.map(([name, value]) => html`<dt>${name}</dt><dd>${typeof value === 'object' ? JSON.stringify(value) : String(value)}</dd>`)}</dl>`}
+${rows.length === 0 ? '' : html`<h2>The node</h2><dl>${rows.map(([name, value]) => html`<dt>${name}</dt><dd>${typeof value === 'string' ? value : JSON.stringify(value)}</dd>`)}</dl>`}
 <p class="meta">The same for programs: <a href="/api/v1/status">/api/v1/status</a></p>`,
   )
 }
 
 export function problemPage(status: number, detail: string, _nowMs: number): Markup {
   const title = PROBLEM_TITLE[status] ?? 'Something went wrong'
-  return layout(`${title} · Towerlight`, html`<h1>${title}</h1><p class="lead">${detail}</p>${searchForm('')}<p><a class="button" href="/">To the start</a></p>`)
+  return layout(
+    `${title} · Towerlight`,
+    html`<h1>${title}</h1><p class="lead">${detail}</p>${searchForm('')}<p><a class="button" href="/">To the start</a></p>`,
+  )
 }
 
 const PROBLEM_TITLE: Readonly<Record<number, string>> = {
@@ -88,7 +115,8 @@ const PROBLEM_TITLE: Readonly<Record<number, string>> = {
 }
 
 function cards(datasets: readonly DatasetView[], nowMs: number): Markup {
-  if (datasets.length === 0) return html`<p class="empty">Nothing has arrived yet. Content comes with the next contact window.</p>`
+  if (datasets.length === 0)
+    return html`<p class="empty">Nothing has arrived yet. Content comes with the next contact window.</p>`
   return html`<ul class="cards">${datasets.map(
     view => html`<li class="card">
 <span class="tag">${CLASS_NAME[view.priority]}</span>
@@ -100,7 +128,11 @@ ${view.freshness.fresh ? '' : html`<span class="tag late">confirmed ${agoText(Da
   )}</ul>`
 }
 
-function itemTable(items: readonly ItemView[], nameOf: (path: string, dataset: string) => string, caption: string): Markup {
+function itemTable(
+  items: readonly ItemView[],
+  nameOf: (path: string, dataset: string) => string,
+  caption: string,
+): Markup {
   if (items.length === 0) return html`<p class="empty">No items.</p>`
   return html`<div class="scroll"><table aria-label="${caption}">
 <thead><tr><th scope="col">Name</th><th scope="col" class="wide">Type</th><th scope="col" class="num">Size</th><th scope="col">Here</th></tr></thead>
