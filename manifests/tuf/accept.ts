@@ -35,6 +35,8 @@ export interface UpdateRequest {
   /** Makes `state` durable; called after each file that was accepted. */
   onAdvance?(state: AcceptedState): Promise<void>
   readonly limits?: Partial<UpdateLimits>
+  /** For whoever writes the repository: what has expired has to be read to be renewed. */
+  readonly ignoreExpiry?: boolean
 }
 
 /** Sizes of files whose length nobody has signed, and how far a search may go. */
@@ -295,6 +297,7 @@ export class TufUpdate {
   }
 
   #nowMs(): number {
+    if (this.#request.ignoreExpiry) return Number.NEGATIVE_INFINITY
     return Math.max(this.#request.now.getTime(), timeFloorMs(this.#state))
   }
 
