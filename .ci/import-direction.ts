@@ -21,8 +21,7 @@ const BELOW: Record<string, readonly string[]> = {
   bench: ['manifests', 'node', 'warmers', 'pinning', 'nginx'],
 }
 const IMPORT = /(?:^|[\s;}])(?:import|export)\s+(?:[^'"()]*?\sfrom\s*)?'([^']+)'|\bimport\(\s*'([^']+)'/g
-const SOCKETS =
-  /^(?:node:(?:net|tls|dgram|https?|http2|child_process|worker_threads|cluster)|undici|ioredis|bullmq|hono)/
+const SOCKETS = /^(?:node:(?:net|tls|dgram|https?|http2|child_process|cluster)|undici|ioredis|bullmq|hono)/
 const CLOCK =
   /\bDate\.now\(|\bnew Date\(\)|\bperformance\.now\(|\bhrtime\b|\bset(?:Timeout|Interval)\(|node:timers/
 const ENVIRONMENT = /\bprocess\.env\b/
@@ -56,7 +55,7 @@ function findingsOf({ path, text }: Source): string[] {
     const target = normalize(join(dirname(path), imported))
     const targetArea = areaOf(target)
     if (isRoot(path)) continue
-    if (isTest(target)) findings.push(`${path}: imports a test: ${target}`)
+    if (isTest(target) && area !== 'bench') findings.push(`${path}: imports a test: ${target}`)
     if (isRoot(target)) findings.push(`${path}: imports a composition root: ${target}`)
     else if (targetArea !== area && !BELOW[area]?.includes(targetArea)) {
       findings.push(`${path}: ${area} may not import ${targetArea}: ${target}`)
