@@ -22,6 +22,13 @@ export interface BatchEnd {
   readonly again: boolean
 }
 
+/** What became of a call: `pausing` has so many milliseconds to go, `none` has nothing to run. */
+export type RunState =
+  | { readonly state: 'done'; readonly result: BatchResult }
+  | { readonly state: 'failed'; readonly error: unknown }
+  | { readonly state: 'pausing'; readonly ms: number }
+  | { readonly state: 'none' }
+
 export interface BoardOptions {
   readonly attemptsMax: number
   readonly pauseMs: number
@@ -77,29 +84,31 @@ export class BatchBoard {
   }
 
   /**
-   * Runs one batch: the one named, or the first that may run now. Errors end up with `onEnd`.
-   * @returns false when there was nothing to run: ended, running elsewhere, or pausing.
+   * Runs one batch: the one named, or the first that may run now. Errors end up with `onEnd`, too.
+   * `none`: it has ended or runs elsewhere, or there is nothing left to take.
    */
-  async runOne(executor: string, options: Abortable, id?: string): Promise<boolean> {
+  async runOne(executor: string, options: Abortable, id?: string): Promise<RunState> {
     const entry = this.#take(id)
-    if (!entry) return false
+    if (!entry) return this.#pauseOf(id)
     const { batch } = entry
     this.#running++
     try {
       const result = await this.#run(batch, options)
       this.#end(entry)
       this.#onEnd({ batch, executor, result, again: false })
+      return { state: 'done', result }
     } catch (error) {
       const lost = !isEdgeError(error) || !error.retryable || entry.attempts >= this.#options.attemptsMax
       if (options.signal.aborted) entry.state = 'waiting'
       else if (lost) this.#end(entry)
       else this.#pause(entry)
-      if (!options.signal.aborted) this.#onEnd({ batch, executor, error, again: !lost })
+      if (options.signal.aborted) return { state: 'none' }
+      this.#onEnd({ batch, executor, error, again: !lost })
+      return lost ? { state: 'failed', error } : this.#pauseOf(batch.id)
     } finally {
       this.#running--
       this.#wake()
     }
-    return true
   }
 
   /** Resolves when something changed, a pause is over, or after `ms`. */
@@ -131,6 +140,12 @@ export class BatchBoard {
     entry.state = 'running'
     entry.attempts++
     return entry
+  }
+
+  #pauseOf(id: string | undefined): RunState {
+    const entry = id === undefined ? undefined : this.#entries.get(id)
+    if (entry?.state !== 'waiting') return { state: 'none' }
+    return { state: 'pausing', ms: Math.max(1, Math.ceil(entry.notBefore - performance.now())) }
   }
 
   #end(entry: Entry): void {

@@ -17,7 +17,8 @@ export async function drainLocally(board: BatchBoard, { concurrency }: Pick<Work
   const executor = async () => {
     while (board.open > 0) {
       options.signal.throwIfAborted()
-      if (!(await board.runOne('local', options)) && board.open > 0) await board.change(LOOK_MS, options)
+      const { state } = await board.runOne('local', options)
+      if (state === 'none' && board.open > 0) await board.change(LOOK_MS, options)
     }
   }
   await Promise.all(Array.from({ length: concurrency }, executor))
