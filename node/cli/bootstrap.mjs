@@ -2,7 +2,7 @@
  * What `npm start` and `npm test` run first, on whatever Node the machine has (20 or newer): it makes
  * sure that the locked packages, the pinned runtime and the servers we need are here, then hands over.
  *
- *   bootstrap.mjs up | test | test-long | check | <any command of tower> [arguments]
+ *   bootstrap.mjs up | test | test-long | servers | check | <any command of tower> [arguments]
  *
  * Plain JavaScript, no dependencies: nothing is installed yet when it starts. It says what it
  * installs before it does, and exactly what to type where it may not. When everything is here it
@@ -28,6 +28,7 @@ const COMMANDS = {
   up: { run: ['node/cli/main.ts', 'up'], needs: [], wants: ['redis-server'] },
   test: { run: VITEST, needs: ['redis-server', 'nginx'], wants: [] },
   'test-long': { run: [...VITEST, '--mode', 'long'], needs: ['redis-server', 'nginx'], wants: [] },
+  servers: { run: ['.ci/install-servers.ts'], needs: [], wants: [] },
   check: { run: ['.ci/check.ts'], needs: [], wants: [] },
 }
 
