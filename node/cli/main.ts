@@ -20,6 +20,10 @@ interface Entry {
 }
 
 const COMMANDS: Record<string, Entry> = {
+  keys: {
+    summary: "a repository's keys: who may publish what",
+    load: async () => (await import('./keys.ts')).keysCommand(),
+  },
   config: {
     summary: 'show the settings in force, and where each comes from',
     load: async () => (await import('./config.ts')).configCommand(),
