@@ -34,6 +34,11 @@ export function createApp(parts: AppParts): AppListener {
       throw new EdgeError('METHOD_NOT_ALLOWED', `${c.req.path} is read with GET and HEAD`)
     }
     await next()
+    // HEAD says what GET would (RFC 9110 §9.3.2), its length too.
+    if (c.req.method === 'HEAD' && !c.res.headers.has('Content-Length')) {
+      const { byteLength } = await c.res.clone().arrayBuffer()
+      c.res.headers.set('Content-Length', String(byteLength))
+    }
   })
 
   app.get('/livez', c => c.text('ok\n', 200, { 'Cache-Control': 'no-store' }))
@@ -91,11 +96,8 @@ export function createApp(parts: AppParts): AppListener {
     const fields: Record<string, string> = {}
     for (let i = 0; i < more.length; i += 2) fields[more[i] as string] = more[i + 1] as string
     if (c.req.method === 'GET' && c.req.header('accept')?.includes('text/html')) {
-      const page = problemPage(
-        status,
-        isEdgeError(error) ? error.message : 'something went wrong inside the node',
-        now(),
-      )
+      const detail = isEdgeError(error) ? error.message : 'something went wrong inside the node'
+      const page = problemPage(status, detail)
       return c.html(page, status as 404, { ...PORTAL_FIELDS, 'Cache-Control': 'no-store', ...fields })
     }
     return c.body(new Uint8Array(body), status as 404, {

@@ -35,6 +35,12 @@ function readChunk(item: TestItem, slice: Parameters<TestItem['readInto']>[0]): 
   return buffer
 }
 
+/** What must be the same for HEAD and GET. */
+function fieldsOf({ headers }: Answer): object {
+  const rest = { ...headers, date: '', age: '', connection: '' }
+  return { ...rest, 'cache-status': rest['cache-status']?.replace(/ttl=-?\d+; detail=\w+/, '') }
+}
+
 const digestOf = (bytes: Buffer): string => `sha-256=:${createHash('sha256').update(bytes).digest('base64')}:`
 
 describe('a whole item', () => {
@@ -90,18 +96,13 @@ describe('a whole item', () => {
       '/nothing',
       '/small.txt?download',
     ]) {
-      const fields = ({ headers }: Answer) =>
-        Object.fromEntries(
-          Object.entries(headers).filter(([name]) => !['date', 'age', 'connection'].includes(name)),
-        )
       const head = await node.ask(BASE + path, { method: 'HEAD' })
       const get = await node.ask(BASE + path)
       const again = await node.ask(BASE + path, { method: 'HEAD' })
       expect(head.body.length).toBe(0)
       expect([head.status, again.status]).toEqual([get.status, get.status])
-      const relevant = (answer: Answer) => JSON.stringify(fields(answer)).replace(/ttl=-?\d+; detail=\w+/, '')
-      expect(relevant(head)).toBe(relevant(get))
-      expect(relevant(again)).toBe(relevant(get))
+      expect(fieldsOf(head)).toEqual(fieldsOf(get))
+      expect(fieldsOf(again)).toEqual(fieldsOf(get))
     }
   })
 

@@ -20,8 +20,9 @@ import { EXPOSED_FIELDS, ItemHeaders, type Source } from './item-headers.ts'
 import { MEMORY_ITEM_BYTES_MAX, type MemoryTier } from './memory-tier.ts'
 import { fetchFirstMissing, residencyOf } from './missing.ts'
 import { multipartOf } from './multipart.ts'
-import { fieldsWith, problem, problemOf, sendProblem } from './problem.ts'
+import { fieldsWith, problem, sendProblem } from './problem.ts'
 import { planRanges } from './ranges.ts'
+import { refuse } from './refusal.ts'
 import type { ItemTarget } from './request-path.ts'
 import type { SendQueue } from './send-queue.ts'
 import { TargetCache } from './target-cache.ts'
@@ -77,6 +78,7 @@ interface Exchange extends Request {
 export class ItemHandler {
   readonly #parts: ItemHandlerParts
   readonly #targets = new TargetCache()
+  readonly #waiting = new Set<ServerResponse>()
   readonly #fieldsByPath = new WeakMap<OpenItem, ItemHeaders>()
   readonly #fieldsByDigest = new WeakMap<OpenItem, ItemHeaders>()
 
@@ -84,7 +86,12 @@ export class ItemHandler {
     this.#parts = parts
   }
 
-  /** @returns false when no item is meant (a listing) and nothing was done. */
+  /** Answers that wait for their first byte to come from elsewhere. */
+  get waiting(): Iterable<ServerResponse> {
+    return this.#waiting
+  }
+
+  /** @returns false when no item is meant (a listing, perhaps) and nothing was done. */
   handle(req: IncomingMessage, res: ServerResponse, url: string): boolean {
     const startedAt = performance.now()
     const { library, now } = this.#parts
@@ -97,6 +104,8 @@ export class ItemHandler {
       item =
         target.kind === 'path' ? library.open(target.dataset, target.path) : library.openDigest(target.sha256)
     } catch (error) {
+      // It may be a folder without its slash: the listings know.
+      if (target?.kind === 'path' && isEdgeError(error, 'ITEM_UNKNOWN')) return false
       this.#refuse({ req, res, startedAt }, error, this.#parts.retryAfterSeconds)
       return true
     }
@@ -301,21 +310,25 @@ export class ItemHandler {
     source: Source,
   ): void {
     const { req, res, item } = exchange
-    const refuse = (error: unknown): void => {
+    const giveUp = (error: unknown): void => {
       const more = ['Cache-Status', `towerlight; fwd=${source}`]
       this.#refuse(exchange, absentUnless(error, item), this.#parts.library.retryAfterSeconds(item), more)
     }
-    if (req.method === 'HEAD') return refuse(new EdgeError('CHUNK_ABSENT', item.path))
+    if (req.method === 'HEAD') return giveUp(new EdgeError('CHUNK_ABSENT', item.path))
 
     const gone = new AbortController()
     const leave = (): void => gone.abort()
     res.once('close', leave)
+    this.#waiting.add(res)
     fetchFirstMissing(item, ranges, gone.signal)
-      .finally(() => res.off('close', leave))
+      .finally(() => {
+        this.#waiting.delete(res)
+        res.off('close', leave)
+      })
       .then(() => {
         if (!res.destroyed) this.#enqueue(exchange, status, ranges, source)
       })
-      .catch(refuse)
+      .catch(giveUp)
   }
 
   #fromMemory({ sizeBytes, sha256 }: OpenItem): Buffer | undefined {
@@ -342,9 +355,8 @@ export class ItemHandler {
   #refuse(request: Request, error: unknown, retryAfterSeconds: number, more: readonly string[] = []): void {
     const { req, res } = request
     if (!isEdgeError(error)) this.#parts.observer.fault(error)
-    const answer = problemOf(error, req.url)
-    sendProblem(res, answer, [...fieldsWith(error, retryAfterSeconds), ...more])
-    this.#answered(request, answer.status, 'none', 0)
+    const status = refuse(req, res, error, [...fieldsWith(error, retryAfterSeconds), ...more])
+    this.#answered(request, status, 'none', 0)
   }
 
   #answered({ req, startedAt }: Request, status: number, source: Source | 'none', bodyBytes: number): void {

@@ -16,7 +16,10 @@ export function answerListing(c: Context, library: Library, nowMs: number): Resp
   const url = new URL(c.req.url)
   const rawPath = rawPathOf(c.req.url)
   const place = parseDataPath(rawPath)
-  if (!rawPath.endsWith('/')) return c.redirect(`${rawPath}/`, 308)
+  if (!rawPath.endsWith('/')) {
+    checkFolder(library, place)
+    return c.redirect(`${rawPath}/`, 308)
+  }
   const after = url.searchParams.get('after') ?? undefined
   return place.dataset === undefined
     ? datasets(c, library, place.scope, nowMs)
@@ -50,6 +53,13 @@ function items(
     ...PORTAL_FIELDS,
     Vary: 'Accept',
   })
+}
+
+/** @throws EdgeError `ITEM_UNKNOWN` unless something lies below. */
+function checkFolder(library: Library, { dataset, path }: DataPath): void {
+  if (dataset === undefined || path === '') return
+  if (library.list({ dataset, prefix: `${path}/`, limit: 1 }).items.length > 0) return
+  throw new EdgeError('ITEM_UNKNOWN', `no item ${path} in ${dataset}`)
 }
 
 const JSON_FIELDS = {

@@ -63,13 +63,11 @@ export class HttpMetrics implements Disposable {
     sizes: { readonly transfers: () => number; readonly memoryBytes: () => number },
   ): void {
     const { registry } = this
-    gauge(registry, 'tower_http_connections', 'Open connections.', set => {
-      server.getConnections((_, count) => set(count ?? 0))
+    gauge(registry, 'tower_http_connections', 'Open connections.', () => {
+      return new Promise(resolve => server.getConnections((_, count) => resolve(count ?? 0)))
     })
-    gauge(registry, 'tower_http_transfers', 'Bodies being sent through the queue.', set =>
-      set(sizes.transfers()),
-    )
-    gauge(registry, 'tower_memory_tier_bytes', 'Bytes in the memory tier.', set => set(sizes.memoryBytes()))
+    gauge(registry, 'tower_http_transfers', 'Bodies being sent through the queue.', () => sizes.transfers())
+    gauge(registry, 'tower_memory_tier_bytes', 'Bytes in the memory tier.', () => sizes.memoryBytes())
   }
 
   [Symbol.dispose](): void {
@@ -139,9 +137,7 @@ export class HttpMetrics implements Disposable {
       },
     })
     this.registry.registerMetric(loopDelay)
-    gauge(this.registry, 'process_resident_memory_bytes', 'Resident memory.', set =>
-      set(process.memoryUsage.rss()),
-    )
+    gauge(this.registry, 'process_resident_memory_bytes', 'Resident memory.', () => process.memoryUsage.rss())
     const cpu = collected('process_cpu_seconds_total', 'CPU used since the start.', 'counter', () => {
       const { user, system } = process.cpuUsage()
       return [{ labels: {}, value: (user + system) / 1e6 }]
@@ -150,18 +146,13 @@ export class HttpMetrics implements Disposable {
   }
 }
 
-function gauge(
-  registry: Registry,
-  name: string,
-  help: string,
-  ask: (set: (value: number) => void) => void,
-): void {
+function gauge(registry: Registry, name: string, help: string, ask: () => number | Promise<number>): void {
   const metric = new Gauge({
     name,
     help,
     registers: [],
-    collect() {
-      ask(value => this.set(value))
+    async collect() {
+      this.set(await ask())
     },
   })
   registry.registerMetric(metric)

@@ -74,6 +74,11 @@ export class SendQueue implements Disposable {
     return this.#active.size
   }
 
+  /** Answers that are not over. */
+  *answers(): Generator<ServerResponse> {
+    for (const { res } of this.#active) yield res
+  }
+
   start(job: SendJob): void {
     const transfer: Transfer = Object.assign(job, {
       started: false,

@@ -21,6 +21,7 @@ import type { Library } from '../library.ts'
 import { AccessLog } from './access-log.ts'
 import type { AppListener } from './app.ts'
 import { BufferPool } from './buffer-pool.ts'
+import { Connections } from './drain.ts'
 import { type AnswerObserver, ItemHandler } from './item-handler.ts'
 import { MemoryTier } from './memory-tier.ts'
 import { HttpMetrics } from './metrics.ts'
@@ -118,6 +119,7 @@ export function createNodeServer(parts: NodeServerParts, given: Partial<NodeServ
     retryAfterSeconds: limits.retryAfterSeconds,
   })
 
+  const elsewhere = new Set<ServerResponse>()
   const server = createServer(
     {
       maxHeaderSize: limits.headerBytesMax,
@@ -126,22 +128,33 @@ export function createNodeServer(parts: NodeServerParts, given: Partial<NodeServ
       connectionsCheckingInterval: 1_000,
       keepAliveTimeout: limits.keepAliveMs,
     },
-    listenerOf(parts, items, observer, metrics, limits),
+    (req, res) => {
+      if (connections.draining) res.shouldKeepAlive = false
+      listener(req, res)
+    },
   )
+  const connections = new Connections(server)
+  const listener = listenerOf(parts, items, elsewhere, observer, metrics, limits)
+  const close = async (drainMs: number): Promise<void> => {
+    await connections.drain(drainMs, () => [...queue.answers(), ...items.waiting, ...elsewhere])
+    queue[Symbol.dispose]()
+    metrics[Symbol.dispose]()
+  }
   server.maxConnections = limits.connectionsMax
   metrics.watch(server, { transfers: () => queue.active, memoryBytes: () => memory.bytes })
   return {
     server,
     metrics,
     listen: at => listen(server, at),
-    close: drainMs => close(server, queue, metrics, drainMs),
-    [Symbol.asyncDispose]: () => close(server, queue, metrics, 0),
+    close,
+    [Symbol.asyncDispose]: () => close(0),
   }
 }
 
 function listenerOf(
   parts: NodeServerParts,
   items: ItemHandler,
+  answers: Set<ServerResponse>,
   observer: AnswerObserver,
   metrics: HttpMetrics,
   limits: NodeServerLimits,
@@ -164,6 +177,13 @@ function listenerOf(
         ['Connection', 'close'],
       )
     }
+    if (req.headers['transfer-encoding'] !== undefined && req.headers['transfer-encoding'] !== 'chunked') {
+      // Read by us as no body, by somebody in front of us perhaps not (RFC 9112 §6.1).
+      return sendProblem(res, problem(501, 'REQUEST_INVALID', 'this transfer coding is not known here'), [
+        'Connection',
+        'close',
+      ])
+    }
     try {
       const url = originForm(req.url ?? '/')
       if (url.startsWith('/data/') || url.startsWith('/sha256/')) {
@@ -171,6 +191,8 @@ function listenerOf(
       }
       req.url = url
       const startedAt = performance.now()
+      answers.add(res)
+      res.once('close', () => answers.delete(res))
       res.once('close', () =>
         observer.answered(req, res.statusCode, 'none', 0, (performance.now() - startedAt) / 1000),
       )
@@ -208,18 +230,4 @@ async function listen(
     throw new EdgeError('PORT_IN_USE', what, { cause })
   }
   return { port: (server.address() as AddressInfo).port }
-}
-
-async function close(server: Server, queue: SendQueue, metrics: HttpMetrics, drainMs: number): Promise<void> {
-  if (server.listening) {
-    const closed = once(server, 'close')
-    server.close()
-    const idle = setInterval(() => server.closeIdleConnections(), 50)
-    const bound = setTimeout(() => server.closeAllConnections(), drainMs)
-    await closed
-    clearInterval(idle)
-    clearTimeout(bound)
-  }
-  queue[Symbol.dispose]()
-  metrics[Symbol.dispose]()
 }

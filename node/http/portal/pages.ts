@@ -99,7 +99,7 @@ ${rows.length === 0 ? '' : html`<h2>The node</h2><dl>${rows.map(([name, value]) 
   )
 }
 
-export function problemPage(status: number, detail: string, _nowMs: number): Markup {
+export function problemPage(status: number, detail: string): Markup {
   const title = PROBLEM_TITLE[status] ?? 'Something went wrong'
   return layout(
     `${title} · Towerlight`,
