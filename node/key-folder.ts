@@ -70,7 +70,11 @@ async function pemFiles(folder: string, depth: number): Promise<string[]> {
   try {
     entries = await readdir(folder, { withFileTypes: true })
   } catch (cause) {
-    throw new EdgeError('KEY_ABSENT', `cannot read the key folder ${folder}: give it with --keys, or make keys with tower keys init`, { cause })
+    throw new EdgeError(
+      'KEY_ABSENT',
+      `cannot read the key folder ${folder}: give it with --keys, or make keys with tower keys init`,
+      { cause },
+    )
   }
   const found: string[] = []
   for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
@@ -97,7 +101,11 @@ async function loadKey(path: string): Promise<KeyFile | undefined> {
   try {
     return { ...parseSigningKey(pem), path }
   } catch (cause) {
-    throw new EdgeError('KEY_INVALID', `${path}: not an Ed25519 private key in PEM form without a pass phrase`, { cause })
+    throw new EdgeError(
+      'KEY_INVALID',
+      `${path}: not an Ed25519 private key in PEM form without a pass phrase`,
+      { cause },
+    )
   }
 }
 

@@ -80,12 +80,21 @@ export function encodeTrust({ accepted, manifests, revisionFloors, denylist, pin
           snapshot: putOptional(accepted.snapshot),
           roles: putRoles(accepted.roles),
           served: served
-            ? { ...served, timestamp: put(served.timestamp), snapshot: put(served.snapshot), roles: putRoles(served.roles) }
+            ? {
+                ...served,
+                timestamp: put(served.timestamp),
+                snapshot: put(served.snapshot),
+                roles: putRoles(served.roles),
+              }
             : null,
           problems: accepted.problems,
         }
       : null,
-    manifests: [...manifests].map(([dataset, { current, next }]) => [dataset, putOptional(current), putOptional(next)]),
+    manifests: [...manifests].map(([dataset, { current, next }]) => [
+      dataset,
+      putOptional(current),
+      putOptional(next),
+    ]),
     revisionFloors: [...revisionFloors],
     denylist: putOptional(denylist),
     pins,
@@ -103,7 +112,8 @@ export function decodeTrust(bytes: Uint8Array): TrustRecord {
     return text
   }
   const getOptional = (number: number | null) => (number === null ? undefined : get(number))
-  const getRoles = (roles: AcceptedJson['roles']) => new Map(roles.map(([name, number]) => [name, get(number)]))
+  const getRoles = (roles: AcceptedJson['roles']) =>
+    new Map(roles.map(([name, number]) => [name, get(number)]))
   const servedOf = (served: ServedJson): ServedMetadata => ({
     ...served,
     timestamp: get(served.timestamp),

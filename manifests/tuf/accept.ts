@@ -9,10 +9,23 @@
  * resolves; when a later step throws, what was accepted before it stays accepted.
  */
 import { EdgeError, isEdgeError } from '../errors.ts'
-import { timeFloorMs, trustedRoot, type AcceptedState, type FoundTarget, type RoleProblem } from './accepted-state.ts'
+import {
+  timeFloorMs,
+  trustedRoot,
+  type AcceptedState,
+  type FoundTarget,
+  type RoleProblem,
+} from './accepted-state.ts'
 import { delegationsFor, everyDelegation } from './delegation.ts'
 import { fileNameOf } from './json.ts'
-import { parseSnapshot, parseTimestamp, type Root, type Snapshot, type Targets, type Timestamp } from './metadata.ts'
+import {
+  parseSnapshot,
+  parseTimestamp,
+  type Root,
+  type Snapshot,
+  type Targets,
+  type Timestamp,
+} from './metadata.ts'
 import {
   isFile,
   requireThreshold,
@@ -153,7 +166,8 @@ export class TufUpdate {
       if (!delegator.delegations) continue
       for (const { name } of everyDelegation(delegator.delegations)) {
         if (served.has(name) || !snapshot.meta.has(name)) continue
-        if (served.size > this.#limits.rolesMax) throw tooLong(`more than ${this.#limits.rolesMax} delegated roles`)
+        if (served.size > this.#limits.rolesMax)
+          throw tooLong(`more than ${this.#limits.rolesMax} delegated roles`)
         try {
           const targets = await this.#loadRole(name, delegator)
           served.set(name, targets.bytes)
@@ -244,7 +258,11 @@ export class TufUpdate {
     const trusted = this.#snapshot
     if (trusted && isFile(trusted.bytes, trusted.version, meta) && trusted.expiresMs > this.#nowMs()) return
 
-    const bytes = await this.#fetchRole('snapshot', meta.version, meta.lengthBytes ?? this.#limits.snapshotBytesMax)
+    const bytes = await this.#fetchRole(
+      'snapshot',
+      meta.version,
+      meta.lengthBytes ?? this.#limits.snapshotBytesMax,
+    )
     const snapshot = verifySnapshot(this.#root, this.#need(this.#timestamp), trusted, bytes)
     requireUnexpired(snapshot, this.#nowMs(), 'snapshot')
     this.#snapshot = snapshot
@@ -280,7 +298,8 @@ export class TufUpdate {
     const file = `${fileNameOf(name)}.json`
     const path = this.#root.consistentSnapshot ? `${version}.${file}` : file
     const bytes = await this.#fetch(path, maxBytes)
-    if (!bytes) throw new EdgeError('TRUST_MISMATCH', `the repository lacks ${path}, which its metadata lists`)
+    if (!bytes)
+      throw new EdgeError('TRUST_MISMATCH', `the repository lacks ${path}, which its metadata lists`)
     return bytes
   }
 

@@ -9,7 +9,15 @@
 import { sha256Of } from '../digest.ts'
 import { EdgeError } from '../errors.ts'
 import { delegationNamed, delegationsFor } from './delegation.ts'
-import { parseRoot, parseSnapshot, parseTargets, parseTimestamp, type Root, type Targets, type TufTarget } from './metadata.ts'
+import {
+  parseRoot,
+  parseSnapshot,
+  parseTargets,
+  parseTimestamp,
+  type Root,
+  type Targets,
+  type TufTarget,
+} from './metadata.ts'
 import { verifyDelegated, verifyInitialRoot } from './verify.ts'
 
 export interface ServedMetadata {
@@ -77,7 +85,10 @@ export function timeFloorMs(state: AcceptedState): number {
  * @returns `undefined` when no role that may speak about `path` does so.
  * @throws EdgeError `TRUST_INVALID` when the target has no SHA-256.
  */
-export function findTarget(state: AcceptedState, path: string): (FoundTarget & { readonly sha256: string }) | undefined {
+export function findTarget(
+  state: AcceptedState,
+  path: string,
+): (FoundTarget & { readonly sha256: string }) | undefined {
   const found = viewOf(state)?.find(path)
   if (!found) return undefined
   const sha256 = found.hashes.get('sha256')

@@ -47,7 +47,9 @@ export async function createRepository(
     consistent_snapshot: true,
     ...(expiryDays && { [EXPIRY_FIELD]: expiryDays }),
     keys: keyTable(all),
-    roles: Object.fromEntries(Object.entries(setup).map(([role, { keys, threshold }]) => [role, roleJson(keys, threshold)])),
+    roles: Object.fromEntries(
+      Object.entries(setup).map(([role, { keys, threshold }]) => [role, roleJson(keys, threshold)]),
+    ),
   }
   await removeUnfinished(context.storage)
   await commitMetadata(context, undefined, { root, roles: new Map([['targets', EMPTY_TARGETS]]) })
@@ -59,10 +61,17 @@ export async function createRepository(
  *
  * @throws EdgeError `REQUEST_INVALID` for a name or pattern that clients understand differently.
  */
-export async function setPublisher(context: CommitContext, base: RepositoryMetadata, publisher: Publisher): Promise<void> {
+export async function setPublisher(
+  context: CommitContext,
+  base: RepositoryMetadata,
+  publisher: Publisher,
+): Promise<void> {
   const { name, keys, threshold, paths } = publisher
   if (!PUBLISHER_NAME.test(name) || RESERVED_NAMES.has(name)) {
-    throw new EdgeError('REQUEST_INVALID', `${JSON.stringify(name)} is no name for a publisher: a-z, 0-9, . _ - are`)
+    throw new EdgeError(
+      'REQUEST_INVALID',
+      `${JSON.stringify(name)} is no name for a publisher: a-z, 0-9, . _ - are`,
+    )
   }
   for (const path of paths) requirePattern(path)
   const top = topOf(base)
@@ -77,16 +86,24 @@ export async function setPublisher(context: CommitContext, base: RepositoryMetad
   const own = base.roles.get(name)?.signed ?? EMPTY_TARGETS
   const roles = new Map([['targets', targets]])
   if (held >= threshold) roles.set(name, own)
-  else if (base.roles.has(name)) throw new EdgeError('KEY_ABSENT', `${name} has releases: its new key must be here to sign them again`)
+  else if (base.roles.has(name))
+    throw new EdgeError('KEY_ABSENT', `${name} has releases: its new key must be here to sign them again`)
   await commitMetadata(context, base, { roles })
 }
 
 /** Nothing of this publisher is served any longer, once towers have heard of it. */
-export async function removePublisher(context: CommitContext, base: RepositoryMetadata, name: string): Promise<void> {
+export async function removePublisher(
+  context: CommitContext,
+  base: RepositoryMetadata,
+  name: string,
+): Promise<void> {
   const top = topOf(base)
   const others = (top.delegations?.roles ?? []).filter(role => role.name !== name)
-  if (others.length === (top.delegations?.roles.length ?? 0)) throw new EdgeError('REQUEST_INVALID', `there is no publisher ${name}`)
-  await commitMetadata(context, base, { roles: new Map([['targets', withDelegations(top, others.map(delegatedJson), [])]]) })
+  if (others.length === (top.delegations?.roles.length ?? 0))
+    throw new EdgeError('REQUEST_INVALID', `there is no publisher ${name}`)
+  await commitMetadata(context, base, {
+    roles: new Map([['targets', withDelegations(top, others.map(delegatedJson), [])]]),
+  })
 }
 
 /**
@@ -103,7 +120,11 @@ export async function rotateRole(
   const roles = { ...(signed.roles as JsonObject), [role]: roleJson(keys, threshold) }
   const used = new Set(Object.values(roles).flatMap(entry => (entry as { keyids: readonly string[] }).keyids))
   const table = { ...(signed.keys as JsonObject), ...keyTable(keys) }
-  const root = { ...signed, roles, keys: Object.fromEntries(Object.entries(table).filter(([id]) => used.has(id))) }
+  const root = {
+    ...signed,
+    roles,
+    keys: Object.fromEntries(Object.entries(table).filter(([id]) => used.has(id))),
+  }
   await commitMetadata(context, base, { root })
 }
 
@@ -137,7 +158,10 @@ export async function renew(
 }
 
 /** @throws EdgeError `TRUST_MISMATCH` when the denylist in the repository is not the one signed. */
-export async function readDenylist(storage: RepositoryStorage, base: RepositoryMetadata): Promise<readonly DenylistEntry[]> {
+export async function readDenylist(
+  storage: RepositoryStorage,
+  base: RepositoryMetadata,
+): Promise<readonly DenylistEntry[]> {
   const found = findTarget(base.state, DENYLIST_TARGET)
   if (!found) return []
   const bytes = await storage.read(denylistPath(found.sha256))
@@ -156,7 +180,10 @@ export async function writeDenylist(
   parseDenylist(bytes)
   const sha256 = sha256Of(bytes)
   const { signed } = topOf(base)
-  const targets = { ...(signed.targets as JsonObject), [DENYLIST_TARGET]: { length: bytes.length, hashes: { sha256 } } }
+  const targets = {
+    ...(signed.targets as JsonObject),
+    [DENYLIST_TARGET]: { length: bytes.length, hashes: { sha256 } },
+  }
   await context.storage.write(denylistPath(sha256), bytes)
   await commitMetadata(context, base, { roles: new Map([['targets', { ...signed, targets }]]) })
 }
@@ -171,7 +198,11 @@ function topOf({ roles }: RepositoryMetadata): Targets {
   return top
 }
 
-function withDelegations({ signed, delegations }: Targets, roles: readonly { keyids: readonly string[] }[], added: readonly PublicKey[]): JsonObject {
+function withDelegations(
+  { signed, delegations }: Targets,
+  roles: readonly { keyids: readonly string[] }[],
+  added: readonly PublicKey[],
+): JsonObject {
   const used = new Set(roles.flatMap(({ keyids }) => keyids))
   const known = [...(delegations?.keys.values() ?? [])].map(({ keyId, json }) => ({ keyId, json }))
   const keys = keyTable([...known, ...added].filter(({ keyId }) => used.has(keyId)))
@@ -186,7 +217,10 @@ function delegatedJson({ name, keyIds, threshold, terminating, paths, pathHashPr
 function roleJson(keys: readonly PublicKey[], threshold: number) {
   const keyids = [...new Set(keys.map(({ keyId }) => keyId))]
   if (keyids.length < threshold) {
-    throw new EdgeError('REQUEST_INVALID', `a threshold of ${threshold} needs as many keys, there are ${keyids.length}`)
+    throw new EdgeError(
+      'REQUEST_INVALID',
+      `a threshold of ${threshold} needs as many keys, there are ${keyids.length}`,
+    )
   }
   return { keyids, threshold }
 }
@@ -196,9 +230,15 @@ function keyTable(keys: readonly PublicKey[]): JsonObject {
 }
 
 function requirePattern(pattern: string): void {
-  const odd = pattern === '' || pattern.startsWith('/') || pattern.split('/').some(part => ['', '.', '..'].includes(part))
+  const odd =
+    pattern === '' ||
+    pattern.startsWith('/') ||
+    pattern.split('/').some(part => ['', '.', '..'].includes(part))
   if (odd || AMBIGUOUS.test(pattern)) {
-    throw new EdgeError('REQUEST_INVALID', `${JSON.stringify(pattern)}: a pattern is a relative path with * and ?, such as health/*/manifest.json`)
+    throw new EdgeError(
+      'REQUEST_INVALID',
+      `${JSON.stringify(pattern)}: a pattern is a relative path with * and ?, such as health/*/manifest.json`,
+    )
   }
 }
 
@@ -206,7 +246,10 @@ function requirePattern(pattern: string): void {
 async function removeUnfinished(storage: RepositoryStorage): Promise<void> {
   const left = await storage.list('metadata/')
   if (left.some(path => !path.startsWith('metadata/1.'))) {
-    throw new EdgeError('PUBLISH_CONFLICT', 'the repository has metadata but no timestamp.json: put that file back')
+    throw new EdgeError(
+      'PUBLISH_CONFLICT',
+      'the repository has metadata but no timestamp.json: put that file back',
+    )
   }
   for (const path of left) await storage.remove(path)
 }

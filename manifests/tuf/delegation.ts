@@ -46,7 +46,8 @@ export function matchesPattern(path: string, pattern: string): boolean {
   const segments = path.split('/')
   const patterns = pattern.split('/')
   return (
-    segments.length === patterns.length && segments.every((segment, at) => matchesSegment(segment, patterns[at] ?? ''))
+    segments.length === patterns.length &&
+    segments.every((segment, at) => matchesSegment(segment, patterns[at] ?? ''))
   )
 }
 
@@ -79,5 +80,10 @@ function binFor(succinct: SuccinctRoles, path: string): Delegation {
 
 function binOf({ bitLength, namePrefix, keyIds, threshold }: SuccinctRoles, bin: number): Delegation {
   const digits = (2 ** bitLength - 1).toString(16).length
-  return { name: `${namePrefix}-${bin.toString(16).padStart(digits, '0')}`, terminating: true, keyIds, threshold }
+  return {
+    name: `${namePrefix}-${bin.toString(16).padStart(digits, '0')}`,
+    terminating: true,
+    keyIds,
+    threshold,
+  }
 }

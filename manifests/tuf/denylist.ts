@@ -40,7 +40,13 @@ export function parseDenylist(bytes: Uint8Array): Denylist {
 }
 
 export function encodeDenylist(entries: readonly DenylistEntry[]): Buffer {
-  const ordered = entries.map(({ sha256, dataset, path, reason, since }) => ({ sha256, dataset, path, reason, since }))
+  const ordered = entries.map(({ sha256, dataset, path, reason, since }) => ({
+    sha256,
+    dataset,
+    path,
+    reason,
+    since,
+  }))
   return Buffer.from(JSON.stringify({ format: FORMAT, entries: ordered }))
 }
 
@@ -52,17 +58,21 @@ export function isSameDenial(a: DenylistEntry, b: DenylistEntry): boolean {
 export function denylistOf(entries: readonly DenylistEntry[]): Denylist {
   const digests = new Set(entries.map(({ sha256 }) => sha256))
   const datasets = new Set(entries.filter(({ path }) => path === undefined).map(({ dataset }) => dataset))
-  const items = new Set(entries.filter(({ path }) => path !== undefined).map(({ dataset, path }) => `${dataset}/${path}`))
+  const items = new Set(
+    entries.filter(({ path }) => path !== undefined).map(({ dataset, path }) => `${dataset}/${path}`),
+  )
   return {
     entries,
-    denies: (dataset, path, sha256) => digests.has(sha256) || datasets.has(dataset) || items.has(`${dataset}/${path}`),
+    denies: (dataset, path, sha256) =>
+      digests.has(sha256) || datasets.has(dataset) || items.has(`${dataset}/${path}`),
     deniesDigest: sha256 => digests.has(sha256),
   }
 }
 
 function parseEntry(value: unknown): DenylistEntry {
   const json = asObject(value, 'denylist entry')
-  const text = (field: string) => (json[field] === undefined ? undefined : asText(json[field], `denylist ${field}`))
+  const text = (field: string) =>
+    json[field] === undefined ? undefined : asText(json[field], `denylist ${field}`)
   const entry = {
     sha256: text('sha256'),
     dataset: text('dataset'),
@@ -74,7 +84,8 @@ function parseEntry(value: unknown): DenylistEntry {
     throw invalid('denylist entry', 'exactly one of sha256 and dataset is needed')
   }
   if (entry.sha256 !== undefined && !isSha256(entry.sha256)) throw invalid('denylist entry', 'not a SHA-256')
-  if (entry.path !== undefined && entry.dataset === undefined) throw invalid('denylist entry', 'a path needs its dataset')
+  if (entry.path !== undefined && entry.dataset === undefined)
+    throw invalid('denylist entry', 'a path needs its dataset')
   if (entry.dataset !== undefined) parseDatasetName(entry.dataset)
   if (entry.path !== undefined) parseItemPath(entry.path)
   return entry

@@ -38,7 +38,8 @@ export function invalid(what: string, why: string): EdgeError {
 }
 
 export function asObject(value: unknown, what: string): JsonObject {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw invalid(what, 'not an object')
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw invalid(what, 'not an object')
   return value as JsonObject
 }
 
@@ -54,7 +55,8 @@ export function asText(value: unknown, what: string): string {
 
 /** A safe integer of at least `least`. */
 export function asCount(value: unknown, least: number, what: string): number {
-  if (!Number.isSafeInteger(value) || (value as number) < least) throw invalid(what, `not an integer ≥ ${least}`)
+  if (!Number.isSafeInteger(value) || (value as number) < least)
+    throw invalid(what, `not an integer ≥ ${least}`)
   return value as number
 }
 

@@ -5,7 +5,17 @@
  * `verify.ts`. Parsing is linear in the file and keeps the bytes as they came: hashes cover them.
  */
 import { parseTufKey, type TufKey } from './public-key.ts'
-import { asArray, asCount, asObject, asText, asTextSet, asTimeMs, canonicalBytes, invalid, parseJson } from './json.ts'
+import {
+  asArray,
+  asCount,
+  asObject,
+  asText,
+  asTextSet,
+  asTimeMs,
+  canonicalBytes,
+  invalid,
+  parseJson,
+} from './json.ts'
 import type { JsonObject } from './json.ts'
 
 export type TopLevelRole = 'root' | 'timestamp' | 'snapshot' | 'targets'
@@ -94,7 +104,8 @@ export function parseRoot(bytes: Uint8Array): Root {
   const metadata = parseMetadata(bytes, 'root', 'root')
   const { signed } = metadata
   const roles = asObject(signed.roles, 'root roles')
-  const keysOf = (role: TopLevelRole) => roleKeys(asObject(roles[role], `root role ${role}`), `root role ${role}`)
+  const keysOf = (role: TopLevelRole) =>
+    roleKeys(asObject(roles[role], `root role ${role}`), `root role ${role}`)
   return {
     ...metadata,
     consistentSnapshot: asFlag(signed.consistent_snapshot, 'root consistent_snapshot'),
@@ -135,7 +146,11 @@ export function parseTargets(bytes: Uint8Array, role: string): Targets {
   for (const [path, value] of Object.entries(asObject(signed.targets, `${role} targets`))) {
     const json = asObject(value, `${role} target`)
     const hashes = hashTable(json.hashes, `${role} target hashes`)
-    targets.set(path, { lengthBytes: asCount(json.length, 0, `${role} target length`), hashes, custom: json.custom })
+    targets.set(path, {
+      lengthBytes: asCount(json.length, 0, `${role} target length`),
+      hashes,
+      custom: json.custom,
+    })
   }
   return { ...metadata, targets, delegations: delegationsOf(signed.delegations, role) }
 }
@@ -175,7 +190,10 @@ function keyTable(value: unknown, what: string): ReadonlyMap<string, TufKey> {
 }
 
 function roleKeys(json: JsonObject, what: string): RoleKeys {
-  return { keyIds: asTextSet(json.keyids, `${what} keyids`), threshold: asCount(json.threshold, 1, `${what} threshold`) }
+  return {
+    keyIds: asTextSet(json.keyids, `${what} keyids`),
+    threshold: asCount(json.threshold, 1, `${what} threshold`),
+  }
 }
 
 function fileMeta(value: unknown, what: string): FileMeta {
@@ -201,10 +219,12 @@ function delegationsOf(value: unknown, role: string): Delegations | undefined {
   if ((json.roles === undefined) === (json.succinct_roles === undefined)) {
     throw invalid(what, 'exactly one of roles and succinct_roles is needed')
   }
-  if (json.succinct_roles !== undefined) return { keys, roles: [], succinct: succinctOf(json.succinct_roles, what) }
+  if (json.succinct_roles !== undefined)
+    return { keys, roles: [], succinct: succinctOf(json.succinct_roles, what) }
 
   const roles = asArray(json.roles, what).map(entry => delegatedRole(entry, what))
-  if (new Set(roles.map(({ name }) => name)).size !== roles.length) throw invalid(what, 'a role is named twice')
+  if (new Set(roles.map(({ name }) => name)).size !== roles.length)
+    throw invalid(what, 'a role is named twice')
   return { keys, roles, succinct: undefined }
 }
 
@@ -221,7 +241,13 @@ function delegatedRole(value: unknown, what: string): DelegatedRole {
   if ((paths === undefined) === (pathHashPrefixes === undefined)) {
     throw invalid(what, `${name}: exactly one of paths and path_hash_prefixes is needed`)
   }
-  return { name, ...roleKeys(json, `${what} ${name}`), terminating: asFlag(json.terminating, what), paths, pathHashPrefixes }
+  return {
+    name,
+    ...roleKeys(json, `${what} ${name}`),
+    terminating: asFlag(json.terminating, what),
+    paths,
+    pathHashPrefixes,
+  }
 }
 
 function succinctOf(value: unknown, what: string): SuccinctRoles {

@@ -74,7 +74,8 @@ function verifyAs({ keytype, scheme, material }: TufKey, message: Uint8Array, si
   const rsa = /^(rsassa-pss|rsa-pkcs1v15)-(sha256|sha384|sha512)$/.exec(scheme)
   if (rsa && keytype === 'rsa') {
     const key = createPublicKey(material)
-    if (key.asymmetricKeyType !== 'rsa' || (key.asymmetricKeyDetails?.modulusLength ?? 0) < RSA_BITS_MIN) return false
+    if (key.asymmetricKeyType !== 'rsa' || (key.asymmetricKeyDetails?.modulusLength ?? 0) < RSA_BITS_MIN)
+      return false
     const padding =
       rsa[1] === 'rsassa-pss'
         ? { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_AUTO }

@@ -36,11 +36,17 @@ export function releaseSigner({ keys, publisher, pinnedRoot }: SignerOptions): R
       if (found?.sha256 === sha256) return
       const name = publisherOf(base, targetPath, keys, publisher)
       if (found && precedes(base, found.role, name, targetPath)) {
-        throw new EdgeError('KEY_NOT_AUTHORISED', `${targetPath} is published by ${found.role}, which comes before ${name}`)
+        throw new EdgeError(
+          'KEY_NOT_AUTHORISED',
+          `${targetPath} is published by ${found.role}, which comes before ${name}`,
+        )
       }
 
       const signed = base.roles.get(name)?.signed ?? EMPTY_TARGETS
-      const targets = { ...(signed.targets as JsonObject), [targetPath]: { length: bytes.length, hashes: { sha256 } } }
+      const targets = {
+        ...(signed.targets as JsonObject),
+        [targetPath]: { length: bytes.length, hashes: { sha256 } },
+      }
       await commitMetadata({ storage, keys, now }, base, { roles: new Map([[name, { ...signed, targets }]]) })
     },
   }

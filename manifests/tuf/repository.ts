@@ -28,7 +28,13 @@ export interface ExpiryDays {
   readonly timestamp: number
 }
 
-export const EXPIRY_DAYS: ExpiryDays = { root: 365, targets: 365, publisher: 365, snapshot: 90, timestamp: 90 }
+export const EXPIRY_DAYS: ExpiryDays = {
+  root: 365,
+  targets: 365,
+  publisher: 365,
+  snapshot: 90,
+  timestamp: 90,
+}
 
 /** What a repository says now, proven from its root on; expired or not. */
 export interface RepositoryMetadata {
@@ -73,10 +79,16 @@ const READ_BYTES_MAX = 16 << 20
  * @param pinned a root that the caller trusts already; without it, the repository's first one.
  * @throws EdgeError `TRUST_ROOT_ABSENT` when there is no repository yet, `TRUST_*` when it is not in order.
  */
-export async function loadRepository(storage: RepositoryStorage, pinned?: Uint8Array): Promise<RepositoryMetadata> {
+export async function loadRepository(
+  storage: RepositoryStorage,
+  pinned?: Uint8Array,
+): Promise<RepositoryMetadata> {
   const first = pinned ?? (await storage.read(`${FOLDER}1.root.json`))
   if (!first || (await storage.size(`${FOLDER}timestamp.json`)) === undefined) {
-    throw new EdgeError('TRUST_ROOT_ABSENT', 'no repository there yet: run `tower keys init --keys FOLDER --to REPOSITORY`')
+    throw new EdgeError(
+      'TRUST_ROOT_ABSENT',
+      'no repository there yet: run `tower keys init --keys FOLDER --to REPOSITORY`',
+    )
   }
   try {
     return metadataOf(await acceptFrom(storage, first))
@@ -137,7 +149,11 @@ function signedFiles(
   }
 
   const root = edit.root
-    ? signRoot({ ...edit.root, ...head('root', (base?.root.version ?? 0) + 1, expiryDays.root), ...signedAt }, base, keys)
+    ? signRoot(
+        { ...edit.root, ...head('root', (base?.root.version ?? 0) + 1, expiryDays.root), ...signedAt },
+        base,
+        keys,
+      )
     : base?.root
   if (!root) throw new EdgeError('TRUST_ROOT_ABSENT', 'the first commit needs a root')
   const before = base ? trustedRoot(base.state) : undefined
@@ -155,8 +171,11 @@ function signedFiles(
   // Delegators first: a role's keys are those that its new delegator lists.
   const edits = new Map(edit.roles)
   const top = base?.roles.get('targets')
-  if (top && !edits.has('targets') && !isValid(top, signersOf('targets', root, []))) edits.set('targets', top.signed)
-  for (const [name, signed] of [...edits].sort(([a], [b]) => Number(b === 'targets') - Number(a === 'targets'))) {
+  if (top && !edits.has('targets') && !isValid(top, signersOf('targets', root, [])))
+    edits.set('targets', top.signed)
+  for (const [name, signed] of [...edits].sort(
+    ([a], [b]) => Number(b === 'targets') - Number(a === 'targets'),
+  )) {
     const version = nextVersion(name, base?.snapshot.meta.get(name)?.version ?? 0)
     const days = name === 'targets' ? expiryDays.targets : expiryDays.publisher
     const bytes = signRole(name, { ...signed, ...head('targets', version, days) })
@@ -179,7 +198,9 @@ function signedFiles(
     ['snapshot', parseSnapshot(snapshot)],
     ['targets', roles.get('targets')!],
   ])
-  const validBefore = before ? [...topLevel].every(([name, file]) => isValid(file, signersOf(name, before, []))) : false
+  const validBefore = before
+    ? [...topLevel].every(([name, file]) => isValid(file, signersOf(name, before, [])))
+    : false
   return { root, files, timestamp, validBefore }
 }
 
@@ -198,7 +219,11 @@ export function expiryDaysOf(root: JsonObject | undefined): ExpiryDays {
 }
 
 /** By the threshold of its own keys and of those of the root before (TUF 5.3.4). */
-function signRoot(signed: JsonObject, base: RepositoryMetadata | undefined, keys: readonly SigningKey[]): Root {
+function signRoot(
+  signed: JsonObject,
+  base: RepositoryMetadata | undefined,
+  keys: readonly SigningKey[],
+): Root {
   const draft = parseRoot(Buffer.from(JSON.stringify({ signatures: [], signed })))
   const own = { what: 'root', keys: draft.keys, role: draft.roles.root }
   const former = base ? [{ what: 'root (as it was)', keys: base.root.keys, role: base.root.roles.root }] : []
@@ -227,14 +252,21 @@ function metadataOf(state: AcceptedState): RepositoryMetadata {
 }
 
 /** @param hiddenRoot a root version to take for absent. */
-async function acceptFrom(storage: RepositoryStorage, first: Uint8Array, hiddenRoot?: number): Promise<AcceptedState> {
+async function acceptFrom(
+  storage: RepositoryStorage,
+  first: Uint8Array,
+  hiddenRoot?: number,
+): Promise<AcceptedState> {
   return acceptUpdate({
     state: initialState(first),
     now: new Date(0),
     ignoreExpiry: true,
     fetchMetadata: async (name, maxBytes) => {
       if (name === `${hiddenRoot}.root.json`) return undefined
-      return storage.read(FOLDER + name, { offset: 0, length: await lengthOf(storage, FOLDER + name, maxBytes) })
+      return storage.read(FOLDER + name, {
+        offset: 0,
+        length: await lengthOf(storage, FOLDER + name, maxBytes),
+      })
     },
   })
 }
@@ -264,11 +296,17 @@ async function writeNew(storage: RepositoryStorage, files: readonly MetadataFile
   for (const { path, bytes } of files) await storage.write(path, bytes, { ifAbsent: true })
 }
 
-async function requireUnmoved(storage: RepositoryStorage, base: RepositoryMetadata | undefined): Promise<void> {
+async function requireUnmoved(
+  storage: RepositoryStorage,
+  base: RepositoryMetadata | undefined,
+): Promise<void> {
   const bytes = await storage.read(`${FOLDER}timestamp.json`)
   const version = bytes ? parseTimestamp(bytes).version : 0
   if (version === (base?.timestamp.version ?? 0)) return
-  throw new EdgeError('PUBLISH_CONFLICT', `somebody else published in between (timestamp ${version}): publish again`)
+  throw new EdgeError(
+    'PUBLISH_CONFLICT',
+    `somebody else published in between (timestamp ${version}): publish again`,
+  )
 }
 
 /** Roots stay for ever: a tower may have missed any number of them. */

@@ -56,7 +56,9 @@ function requireKeys(signers: Signers, ring: readonly SigningKey[]): void {
   if (holdsKeys(signers, ring)) return
   const { what, role } = signers
   const held = ring.filter(({ keyId }) => role.keyIds.has(keyId)).length
-  const missing = [...role.keyIds].filter(id => !ring.some(({ keyId }) => keyId === id)).map(id => id.slice(0, 12))
+  const missing = [...role.keyIds]
+    .filter(id => !ring.some(({ keyId }) => keyId === id))
+    .map(id => id.slice(0, 12))
   throw new EdgeError(
     'KEY_ABSENT',
     `${what} needs ${role.threshold} of ${role.keyIds.size} keys, ${held} are here; name more key folders (missing: ${missing.join(', ')})`,

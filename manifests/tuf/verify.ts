@@ -12,7 +12,16 @@ import { EdgeError } from '../errors.ts'
 import { delegationNamed } from './delegation.ts'
 import { timeText } from './json.ts'
 import { parseRoot, parseSnapshot, parseTargets, parseTimestamp } from './metadata.ts'
-import type { FileMeta, Metadata, RoleKeys, Root, Snapshot, Targets, Timestamp, TufTarget } from './metadata.ts'
+import type {
+  FileMeta,
+  Metadata,
+  RoleKeys,
+  Root,
+  Snapshot,
+  Targets,
+  Timestamp,
+  TufTarget,
+} from './metadata.ts'
 import { isSignedBy, type TufKey } from './public-key.ts'
 
 const KNOWN_HASHES: ReadonlySet<string> = new Set(['sha256', 'sha384', 'sha512'])
@@ -70,7 +79,12 @@ export function verifySnapshot(
 }
 
 /** 5.6 without expiry, for the top-level role (`delegator` is the root) and delegated ones. */
-export function verifyTargets(delegator: Root | Targets, role: string, meta: FileMeta, bytes: Uint8Array): Targets {
+export function verifyTargets(
+  delegator: Root | Targets,
+  role: string,
+  meta: FileMeta,
+  bytes: Uint8Array,
+): Targets {
   requireFile(bytes, meta, role)
   const targets = verifyDelegated(delegator, role, bytes)
   requireVersion(targets.version, meta.version, role)
@@ -91,7 +105,8 @@ export function requireDelegated(delegator: Root | Targets, role: string, target
     return
   }
   const delegation = delegationNamed(delegator.delegations, role)
-  if (!delegation || !delegator.delegations) throw new EdgeError('TRUST_SIGNATURE', `${role} is not delegated to`)
+  if (!delegation || !delegator.delegations)
+    throw new EdgeError('TRUST_SIGNATURE', `${role} is not delegated to`)
   requireThreshold(targets, delegator.delegations.keys, delegation, role)
 }
 
@@ -105,7 +120,11 @@ export function requireUnexpired({ expiresMs }: Metadata, nowMs: number, role: s
 }
 
 /** Length and hashes of a target's bytes. @throws EdgeError `TRUST_MISMATCH`, `TRUST_INVALID` */
-export function requireTargetBytes(bytes: Uint8Array, { lengthBytes, hashes }: TufTarget, path: string): void {
+export function requireTargetBytes(
+  bytes: Uint8Array,
+  { lengthBytes, hashes }: TufTarget,
+  path: string,
+): void {
   requireFile(bytes, { version: 1, lengthBytes, hashes }, path)
 }
 

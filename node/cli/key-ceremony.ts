@@ -5,7 +5,11 @@
 import { EdgeError } from '../../manifests/errors.ts'
 import { folderStorage } from '../../manifests/publish/folder-storage.ts'
 import type { RepositoryStorage } from '../../manifests/publish/storage.ts'
-import { loadRepository, type CommitContext, type RepositoryMetadata } from '../../manifests/tuf/repository.ts'
+import {
+  loadRepository,
+  type CommitContext,
+  type RepositoryMetadata,
+} from '../../manifests/tuf/repository.ts'
 import { keyNamed, loadKeys, loadPinnedRoot, type KeyFile } from '../key-folder.ts'
 
 export interface CeremonyOptions {

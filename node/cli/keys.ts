@@ -10,7 +10,13 @@ import { join } from 'node:path'
 import { Command, InvalidArgumentError } from 'commander'
 import { sha256Of } from '../../manifests/digest.ts'
 import { EdgeError } from '../../manifests/errors.ts'
-import { createRepository, readDenylist, removePublisher, renew, rotateRole } from '../../manifests/tuf/ceremony.ts'
+import {
+  createRepository,
+  readDenylist,
+  removePublisher,
+  renew,
+  rotateRole,
+} from '../../manifests/tuf/ceremony.ts'
 import { setPublisher, writeDenylist } from '../../manifests/tuf/ceremony.ts'
 import { isSameDenial, type DenylistEntry } from '../../manifests/tuf/denylist.ts'
 import { timeText } from '../../manifests/tuf/json.ts'
@@ -57,7 +63,12 @@ export function keysCommand(): Command {
     ])
       .option('--root-keys <n>', 'root keys to make', count, 1)
       .option('--threshold <k>', 'root keys that have to sign', count, 1)
-      .option('--expiry <role=days>', `lifetime of a role's metadata; repeatable (${expiryText()})`, expiry, {})
+      .option(
+        '--expiry <role=days>',
+        `lifetime of a role's metadata; repeatable (${expiryText()})`,
+        expiry,
+        {},
+      )
       .action(initialise),
   )
   command.addCommand(
@@ -66,7 +77,12 @@ export function keysCommand(): Command {
       ["tower keys add who --paths 'health/*/manifest.json' --public-key who.pem …", 'with a key of theirs'],
     ])
       .argument('<publisher>', 'name of the role: a-z, 0-9, . _ -')
-      .option('--paths <pattern>', 'what they may sign; repeatable (default: <publisher>/*/manifest.json)', collect, [])
+      .option(
+        '--paths <pattern>',
+        'what they may sign; repeatable (default: <publisher>/*/manifest.json)',
+        collect,
+        [],
+      )
       .option('--public-key <file>', 'their public key, PEM; repeatable', collect, [])
       .option('--threshold <k>', 'how many of their keys have to sign', count, 1)
       .action(add),
@@ -81,7 +97,10 @@ export function keysCommand(): Command {
   command.addCommand(
     subcommand('rotate', 'replace the keys of a role: root, targets, snapshot, timestamp or a publisher', [
       ['tower keys rotate timestamp --keys ./keys --to ./repo', 'when it may have been stolen'],
-      ['tower keys rotate root --keys ./a --keys ./b --to ./repo --root-keys 3 --threshold 2', 'old keys sign too'],
+      [
+        'tower keys rotate root --keys ./a --keys ./b --to ./repo --root-keys 3 --threshold 2',
+        'old keys sign too',
+      ],
     ])
       .argument('<role>')
       .option('--root-keys <n>', 'for root: keys to make (default: as many as now)', count)
@@ -95,7 +114,10 @@ export function keysCommand(): Command {
   )
   command.addCommand(
     subcommand('deny', 'name something that towers must no longer serve (410)', [
-      ['tower keys deny --sha256 9f86d0… --reason "wrong dosage" --keys ./keys --to ./repo', 'these bytes, anywhere'],
+      [
+        'tower keys deny --sha256 9f86d0… --reason "wrong dosage" --keys ./keys --to ./repo',
+        'these bytes, anywhere',
+      ],
       ['tower keys deny --dataset health/guide --path ch3.html --undo …', 'allow it again'],
     ])
       .option('--sha256 <hex>', 'by content')
@@ -116,7 +138,10 @@ export function keysCommand(): Command {
 async function initialise(options: InitOptions): Promise<void> {
   await using ceremony = await openCeremony(options, { fresh: true })
   if ((await ceremony.storage.size('metadata/timestamp.json')) !== undefined) {
-    throw new EdgeError('PUBLISH_CONFLICT', `${options.to} is a repository already: tower keys list shows its roles`)
+    throw new EdgeError(
+      'PUBLISH_CONFLICT',
+      `${options.to} is a repository already: tower keys list shows its roles`,
+    )
   }
   const names = Array.from({ length: options.rootKeys }, (_, at) => `root-${at + 1}`)
   const roots = await Promise.all(names.map(name => ceremony.keyNamed(name)))
@@ -153,11 +178,17 @@ async function add(name: string, options: AddOptions): Promise<void> {
   const paths = options.paths.length > 0 ? options.paths : (before?.paths ?? [`${name}/*/manifest.json`])
   await setPublisher(ceremony.context(), base, { name, keys, threshold: options.threshold, paths })
   const added = { publisher: name, paths, keyIds: keys.map(({ keyId }) => keyId) }
-  answer(options.json, added, () => `${name} may publish ${paths.join(', ')} (${keys.map(short).join(', ')}).`)
+  answer(
+    options.json,
+    added,
+    () => `${name} may publish ${paths.join(', ')} (${keys.map(short).join(', ')}).`,
+  )
 
   async function publisherKeys(): Promise<readonly PublicKey[]> {
     if (options.publicKey.length > 0) return Promise.all(options.publicKey.map(readPublicKey))
-    const kept = [...(before?.keyIds ?? [])].map(id => delegations?.keys.get(id)).filter(key => key !== undefined)
+    const kept = [...(before?.keyIds ?? [])]
+      .map(id => delegations?.keys.get(id))
+      .filter(key => key !== undefined)
     return kept.length > 0 ? kept : [await ceremony.keyNamed(`publishers/${name}`)]
   }
 }
@@ -165,14 +196,25 @@ async function add(name: string, options: AddOptions): Promise<void> {
 async function remove(name: string, options: KeysOptions): Promise<void> {
   await using ceremony = await openCeremony(options)
   await removePublisher(ceremony.context(), await ceremony.load(), name)
-  answer(options.json, { removed: name }, () => `${name} is revoked: towers stop serving its datasets at their next update.`)
+  answer(
+    options.json,
+    { removed: name },
+    () => `${name} is revoked: towers stop serving its datasets at their next update.`,
+  )
 }
 
-async function rotate(role: string, options: KeysOptions & { rootKeys?: number; threshold?: number }): Promise<void> {
+async function rotate(
+  role: string,
+  options: KeysOptions & { rootKeys?: number; threshold?: number },
+): Promise<void> {
   await using ceremony = await openCeremony(options)
   const base = await ceremony.load()
   const signers = signersOf(role, base.root, base.roles.values())
-  if (!signers) throw new EdgeError('REQUEST_INVALID', `there is no role ${role}: root, targets, snapshot, timestamp or a publisher`)
+  if (!signers)
+    throw new EdgeError(
+      'REQUEST_INVALID',
+      `there is no role ${role}: root, targets, snapshot, timestamp or a publisher`,
+    )
   const { keyIds, threshold } = signers.role
   const old = ceremony.keys.filter(({ keyId }) => keyIds.has(keyId))
   const generation = (base.roles.get(role)?.version ?? base.root.version) + 1
@@ -191,7 +233,11 @@ async function rotate(role: string, options: KeysOptions & { rootKeys?: number; 
   const stillUsed = await keyIdsInUse(await ceremony.load())
   for (const key of old) if (!stillUsed.has(key.keyId)) await retireKey(key)
   const report = { role, keyIds: made.map(({ keyId }) => keyId), files: made.map(({ path }) => path) }
-  answer(options.json, report, () => `${role} has new keys: ${report.files.join(', ')}. The old ones are kept as *.retired.pem.`)
+  answer(
+    options.json,
+    report,
+    () => `${role} has new keys: ${report.files.join(', ')}. The old ones are kept as *.retired.pem.`,
+  )
 }
 
 async function renewAll(options: KeysOptions): Promise<void> {
@@ -199,7 +245,8 @@ async function renewAll(options: KeysOptions): Promise<void> {
   const report = await renew(ceremony.context(), await ceremony.load())
   answer(options.json, report, () => {
     const lines = [`Renewed: ${report.renewed.join(', ')}.`]
-    if (report.lacking.length > 0) lines.push(`Due, but their keys are not here: ${report.lacking.join(', ')}.`)
+    if (report.lacking.length > 0)
+      lines.push(`Due, but their keys are not here: ${report.lacking.join(', ')}.`)
     return lines.join('\n')
   })
 }
@@ -223,7 +270,8 @@ async function list(options: KeysOptions): Promise<void> {
   const delegated = base.roles.get('targets')?.delegations?.roles.map(({ name }) => name) ?? []
   const roles = [...TOP_LEVEL_ROLES, ...delegated].map(name => {
     const role = signersOf(name, base.root, base.roles.values())!.role
-    const metadata = name === 'root' || name === 'snapshot' || name === 'timestamp' ? base[name] : base.roles.get(name)
+    const metadata =
+      name === 'root' || name === 'snapshot' || name === 'timestamp' ? base[name] : base.roles.get(name)
     return {
       role: name,
       threshold: role.threshold,
@@ -248,7 +296,10 @@ function subcommand(name: string, summary: string, examples: Examples): Command 
 }
 
 async function keyIdsInUse({ root, roles }: RepositoryMetadata): Promise<ReadonlySet<string>> {
-  return new Set([...root.keys.keys(), ...[...roles.values()].flatMap(role => [...(role.delegations?.keys.keys() ?? [])])])
+  return new Set([
+    ...root.keys.keys(),
+    ...[...roles.values()].flatMap(role => [...(role.delegations?.keys.keys() ?? [])]),
+  ])
 }
 
 async function readPublicKey(path: string): Promise<PublicKey> {
@@ -278,7 +329,8 @@ function count(text: string): number {
 
 function expiry(text: string, all: Partial<ExpiryDays>): Partial<ExpiryDays> {
   const [, role = '', days = ''] = /^([a-z]+)=([1-9]\d{0,4})$/.exec(text) ?? []
-  if (!Object.hasOwn(EXPIRY_DAYS, role)) throw new InvalidArgumentError(`such as timestamp=30; roles: ${Object.keys(EXPIRY_DAYS).join(', ')}`)
+  if (!Object.hasOwn(EXPIRY_DAYS, role))
+    throw new InvalidArgumentError(`such as timestamp=30; roles: ${Object.keys(EXPIRY_DAYS).join(', ')}`)
   return { ...all, [role]: Number(days) }
 }
 

@@ -6,7 +6,7 @@
  * beside it are copies for people and tests to look at: written after each step, never read, and
  * written again when somebody damaged them. Exit code 0, or 1 for anything that failed.
  */
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
+import { mkdir, open, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Command } from 'commander'
 import { request } from 'undici'
@@ -34,7 +34,12 @@ export function tufCommand(): Command {
     .description("a TUF client made of the node's accepting modules (conformance protocol)")
     .requiredOption('--metadata-dir <folder>', 'where trusted metadata is kept')
     .option('--metadata-url <url>', "the repository's metadata")
-    .option('--target-name <path>', 'target to download; may be repeated', (path, all: string[]) => [...all, path], [])
+    .option(
+      '--target-name <path>',
+      'target to download; may be repeated',
+      (path, all: string[]) => [...all, path],
+      [],
+    )
     .option('--target-base-url <url>', "the repository's targets")
     .option('--target-dir <folder>', 'where downloaded targets are kept')
   const optionsOf = (child: Command) => child.optsWithGlobals<TufOptions>()
@@ -114,19 +119,22 @@ async function save(store: TrustStore, accepted: AcceptedState): Promise<Accepte
 }
 
 /** Brings `<folder>/*.json` in line with the state, whatever they were. */
-async function publishCopies(folder: string, { roots, timestamp, snapshot, roles }: AcceptedState): Promise<void> {
+async function publishCopies(
+  folder: string,
+  { roots, timestamp, snapshot, roles }: AcceptedState,
+): Promise<void> {
   const wanted = new Map<string, Uint8Array | undefined>([
     ['root.json', roots.at(-1)],
     ['timestamp.json', timestamp],
     ['snapshot.json', snapshot],
   ])
   for (const [role, bytes] of roles) wanted.set(`${fileNameOf(role)}.json`, bytes)
-  for (const name of await readdir(folder)) {
-    if (name.endsWith('.json') && !wanted.get(name)) await rm(join(folder, name), { recursive: true, force: true })
-  }
   for (const [name, bytes] of wanted) {
-    if (!bytes) continue
     const path = join(folder, name)
+    if (!bytes) {
+      await rm(path, { recursive: true, force: true })
+      continue
+    }
     const present = await readFile(path).catch(() => undefined)
     if (!present || Buffer.compare(present, bytes) !== 0) await replace(path, bytes)
   }
@@ -143,12 +151,18 @@ async function isHere(file: string, target: FoundTarget): Promise<boolean> {
   }
 }
 
-async function fetchTarget(base: string, target: FoundTarget, consistentSnapshot: boolean): Promise<Uint8Array> {
+async function fetchTarget(
+  base: string,
+  target: FoundTarget,
+  consistentSnapshot: boolean,
+): Promise<Uint8Array> {
   const { path, hashes, lengthBytes } = target
   const prefix = hashes.get('sha256') ?? hashes.get('sha512') ?? [...hashes.values()][0]
   const segments = path.split('/')
   const name = segments.pop() ?? ''
-  const located = [...segments, consistentSnapshot ? `${prefix}.${name}` : name].map(encodeURIComponent).join('/')
+  const located = [...segments, consistentSnapshot ? `${prefix}.${name}` : name]
+    .map(encodeURIComponent)
+    .join('/')
   const bytes = await fetchBytes(new URL(`./${located}`, folderUrl(base)), lengthBytes)
   if (!bytes) throw new EdgeError('TRUST_MISMATCH', `the repository lacks ${path}, which its metadata lists`)
   requireTargetBytes(bytes, target, path)
@@ -168,7 +182,8 @@ async function fetchBytes(url: URL, maxBytes: number): Promise<Uint8Array | unde
     let sizeBytes = 0
     for await (const part of body as AsyncIterable<Buffer>) {
       sizeBytes += part.length
-      if (sizeBytes > maxBytes) throw new EdgeError('TRUST_TOO_LONG', `${url} is longer than ${maxBytes} bytes`)
+      if (sizeBytes > maxBytes)
+        throw new EdgeError('TRUST_TOO_LONG', `${url} is longer than ${maxBytes} bytes`)
       parts.push(part)
     }
     return Buffer.concat(parts)
