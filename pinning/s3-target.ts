@@ -4,27 +4,16 @@
  * which happens last. Markers list what the item needs, so that removing one frees exactly what no
  * other needs.
  *
- * minio 8.0.7's stream path loses errors and has no time-outs, so bodies are Buffers
- * (an extent is small enough) and every call races a deadline. Nothing is asked of the server that
- * Garage and SeaweedFS lack: no versioning, locks or tags.
+ * Nothing is asked of the server that Garage and SeaweedFS lack: no versioning, locks or tags.
  */
-import { Client } from 'minio'
 import pLimit from 'p-limit'
 import { type Cid, codecOf, digestOf, parseCid } from '../manifests/cid.ts'
 import { sha256Of } from '../manifests/digest.ts'
 import { EdgeError } from '../manifests/errors.ts'
 import type { Abortable, ExtentRef } from '../manifests/extent.ts'
 import { parseNode } from '../manifests/unixfs.ts'
+import { Bucket, type S3Options } from './bucket.ts'
 import type { PinItem, PinOutcome, PinTarget } from './pin-target.ts'
-
-export interface S3Options {
-  /** `http://key:secret@127.0.0.1:9000/bucket` */
-  readonly url: string
-  readonly region: string
-  readonly callMs: number
-  /** Requests under way at once. */
-  readonly concurrency: number
-}
 
 interface Marker {
   readonly root: Cid
@@ -132,105 +121,4 @@ async function proveExtent(bucket: Bucket, { cid }: ExtentRef, options: Abortabl
     from += sizeBytes
   }
   return content.length
-}
-
-/** The few calls we make, each with a deadline, in Buffers. */
-class Bucket {
-  readonly #client: Client
-  readonly #name: string
-  readonly #region: string
-  readonly #callMs: number
-
-  constructor({ url, region, callMs }: S3Options) {
-    const { protocol, hostname, port, username, password, pathname } = new URL(url)
-    this.#client = new Client({
-      endPoint: hostname,
-      port: Number(port || (protocol === 'https:' ? 443 : 80)),
-      useSSL: protocol === 'https:',
-      accessKey: decodeURIComponent(username),
-      secretKey: decodeURIComponent(password),
-      region,
-      pathStyle: true,
-    })
-    this.#name = pathname.slice(1)
-    this.#region = region
-    this.#callMs = callMs
-  }
-
-  async create({ signal }: Abortable): Promise<void> {
-    if (await this.#within(signal, this.#client.bucketExists(this.#name))) return
-    await this.#within(signal, this.#client.makeBucket(this.#name, this.#region))
-  }
-
-  async read(key: string, { signal }: Abortable): Promise<Buffer | undefined> {
-    const collect = async () => {
-      const pieces: Buffer[] = []
-      for await (const piece of await this.#client.getObject(this.#name, key)) pieces.push(piece as Buffer)
-      return Buffer.concat(pieces)
-    }
-    try {
-      return await this.#within(signal, collect())
-    } catch (error) {
-      if (isAbsent(error)) return undefined
-      throw error
-    }
-  }
-
-  async write(key: string, bytes: Uint8Array, { signal }: Abortable): Promise<void> {
-    const body = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-    await this.#within(signal, this.#client.putObject(this.#name, key, body, body.length))
-  }
-
-  /** Writes unless the object is there: keys are content names, so what is there is the same. */
-  async writeOnce(key: string, content: () => Promise<Uint8Array>, options: Abortable): Promise<void> {
-    try {
-      await this.#within(options.signal, this.#client.statObject(this.#name, key))
-    } catch (error) {
-      if (!isAbsent(error)) throw error
-      await this.write(key, await content(), options)
-    }
-  }
-
-  async remove(keys: readonly string[], { signal }: Abortable): Promise<void> {
-    for (let from = 0; from < keys.length; from += 1000) {
-      await this.#within(signal, this.#client.removeObjects(this.#name, keys.slice(from, from + 1000)))
-    }
-  }
-
-  async *keys(prefix: string, { signal }: Abortable): AsyncGenerator<string> {
-    let after = ''
-    for (;;) {
-      const page = await this.#within(
-        signal,
-        this.#client.listObjectsV2Query(this.#name, prefix, '', '', 1000, after),
-      )
-      for (const { name } of page.objects) if (name) yield name
-      const last = page.objects.at(-1)?.name
-      if (!page.isTruncated || !last) return
-      after = last
-    }
-  }
-
-  /** @throws EdgeError `PIN_TARGET_DOWN`, unless the server's answer is that the object is absent. */
-  async #within<T>(signal: AbortSignal, call: Promise<T>): Promise<T> {
-    const late = AbortSignal.any([signal, AbortSignal.timeout(this.#callMs)])
-    const { promise, reject } = Promise.withResolvers<never>()
-    const onLate = () => reject(new EdgeError('PIN_TARGET_DOWN', `s3 did not answer within ${this.#callMs} ms`))
-    late.addEventListener('abort', onLate, { once: true })
-    try {
-      return await Promise.race([call, promise])
-    } catch (cause) {
-      signal.throwIfAborted()
-      if (isAbsent(cause) || cause instanceof EdgeError) throw cause
-      throw new EdgeError('PIN_TARGET_DOWN', `s3 failed: ${cause instanceof Error ? cause.message : cause}`, { cause })
-    } finally {
-      late.removeEventListener('abort', onLate)
-      call.catch(() => {}) // lost the race: its failure has been reported already
-    }
-  }
-}
-
-function isAbsent(error: unknown): boolean {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
-  return code === 'NoSuchKey' || code === 'NotFound'
 }
