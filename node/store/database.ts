@@ -1,0 +1,221 @@
+/**
+ * A SQLite file that may break without taking the node with it.
+ *
+ * SQLite has no checksums, so a flipped bit is either an error (then the file is set aside, an empty
+ * one takes its place, and `onDamage` is told, to rebuild what can be) or a wrong value, which our
+ * readers must survive: a row only says *where* something is. A schema that is not exactly ours is
+ * damage, too. WAL; commits are synced unless `derived` says that everything in it can be made again.
+ */
+import { existsSync, renameSync, rmSync } from 'node:fs'
+import { DatabaseSync, type SQLInputValue, type SQLOutputValue, type StatementSync } from 'node:sqlite'
+import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
+import { isDamageError, isFullError, isReadOnlyError, sqliteCodeOf, SQLITE } from './disk-errors.ts'
+
+const PAGE_BYTES = 8192
+/** 16 MiB of log between checkpoints. */
+const CHECKPOINT_PAGES = 2048
+const CACHE_KIB = 8192
+/** Errors of reading a sector: https://www.sqlite.org/rescode.html#extrc */
+const READ_ERRORS: readonly number[] = [266, 522, 8202, 8458]
+
+export type Row = Record<string, SQLOutputValue>
+
+export interface DatabaseOptions {
+  readonly path: string
+  readonly schema: string
+  readonly readOnly: boolean
+  /** Everything in it can be made again: commits are not synced, a damaged file is deleted. */
+  readonly derived: boolean
+  /** The file was set aside as `asidePath` (undefined: deleted), and an empty one is in its place. */
+  readonly onDamage: (cause: unknown, asidePath: string | undefined) => void
+}
+
+export class Database implements Disposable {
+  readonly #options: DatabaseOptions
+  #connection: DatabaseSync
+  #statements = new Map<string, StatementSync>()
+  #inTransaction = false
+  #closed = false
+
+  /** @throws EdgeError `STORE_READ_ONLY`, `STORE_FULL` */
+  constructor(options: DatabaseOptions) {
+    this.#options = options
+    this.#connection = this.#open()
+  }
+
+  get(sql: string, ...values: SQLInputValue[]): Row | undefined {
+    return this.#guarded(() => this.#prepared(sql).get(...values))
+  }
+
+  all(sql: string, ...values: SQLInputValue[]): Row[] {
+    return this.#guarded(() => this.#prepared(sql).all(...values))
+  }
+
+  run(sql: string, ...values: SQLInputValue[]): number {
+    return this.#guarded(() => Number(this.#prepared(sql).run(...values).changes))
+  }
+
+  /** All of `work` or nothing of it, durable when this returns. @throws EdgeError `STORE_FULL`, `STORE_READ_ONLY` */
+  transaction<T>(work: () => T): T {
+    if (this.#inTransaction) return work()
+    try {
+      return this.#guarded(() => this.#transact(work))
+    } catch (cause) {
+      if (isEdgeError(cause)) throw cause
+      if (isFullError(cause)) throw new EdgeError('STORE_FULL', 'no space left for the database', { cause })
+      if (isReadOnlyError(cause)) {
+        throw new EdgeError('STORE_READ_ONLY', 'the database cannot be written', { cause })
+      }
+      throw cause
+    }
+  }
+
+  /** Runs SQLite's own check of the whole file; slow. A file that fails is set aside. @returns what was found. */
+  check(): string | undefined {
+    const finding = this.get('PRAGMA quick_check(1)')?.['quick_check']
+    if (finding === 'ok' || finding === undefined) return undefined
+    this.#replace(new Error(String(finding)))
+    return String(finding)
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#statements.clear()
+    this.#connection.close()
+  }
+
+  #transact<T>(work: () => T): T {
+    this.#connection.exec('BEGIN IMMEDIATE')
+    this.#inTransaction = true
+    try {
+      const result = work()
+      this.#connection.exec('COMMIT')
+      return result
+    } catch (error) {
+      try {
+        this.#connection.exec('ROLLBACK')
+      } catch {
+        // SQLite has rolled back by itself
+      }
+      throw error
+    } finally {
+      this.#inTransaction = false
+    }
+  }
+
+  #prepared(sql: string): StatementSync {
+    let statement = this.#statements.get(sql)
+    if (!statement) {
+      statement = this.#connection.prepare(sql)
+      this.#statements.set(sql, statement)
+    }
+    return statement
+  }
+
+  /** Damage replaces the file, then the call is made once more, on the empty one. */
+  #guarded<T>(call: () => T): T {
+    try {
+      return call()
+    } catch (error) {
+      if (this.#inTransaction || this.#closed || !isDamage(error) || this.#options.readOnly) throw error
+      this.#replace(error)
+      return call()
+    }
+  }
+
+  #replace(cause: unknown): void {
+    this.#statements.clear()
+    closeQuietly(this.#connection)
+    const aside = this.#setAside()
+    this.#connection = this.#create()
+    this.#options.onDamage(cause, aside)
+  }
+
+  #open(): DatabaseSync {
+    if (this.#options.readOnly) return new DatabaseSync(this.#options.path, { readOnly: true, timeout: 2000 })
+    if (!existsSync(this.#options.path)) return this.#create()
+    let connection: DatabaseSync | undefined
+    try {
+      connection = this.#connect()
+      if (schemaOf(connection) === expectedSchema(this.#options.schema)) return connection
+      throw new Error('the schema is not ours')
+    } catch (error) {
+      if (connection) closeQuietly(connection)
+      if (isFullError(error) || isReadOnlyError(error)) throw error
+      const aside = this.#setAside()
+      const created = this.#create()
+      this.#options.onDamage(error, aside)
+      return created
+    }
+  }
+
+  #create(): DatabaseSync {
+    const connection = this.#connect()
+    if (schemaOf(connection) === '') connection.exec(`BEGIN; ${this.#options.schema}; COMMIT`)
+    return connection
+  }
+
+  #connect(): DatabaseSync {
+    const connection = new DatabaseSync(this.#options.path, { timeout: 2000 })
+    try {
+      connection.exec(`
+        PRAGMA page_size = ${PAGE_BYTES};
+        PRAGMA journal_mode = WAL;
+        PRAGMA synchronous = ${this.#options.derived ? 'OFF' : 'FULL'};
+        PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES};
+        PRAGMA cache_size = -${CACHE_KIB};
+        PRAGMA cell_size_check = ON;
+        PRAGMA trusted_schema = OFF`)
+      return connection
+    } catch (error) {
+      closeQuietly(connection)
+      throw error
+    }
+  }
+
+  #setAside(): string | undefined {
+    const { path, derived } = this.#options
+    if (derived) {
+      for (const suffix of ['', '-wal', '-shm']) rmSync(path + suffix, { force: true })
+      return undefined
+    }
+    let aside = `${path}.damaged`
+    for (let copy = 2; existsSync(aside); copy++) aside = `${path}.damaged-${copy}`
+    for (const suffix of ['', '-wal']) {
+      if (existsSync(path + suffix)) renameSync(path + suffix, aside + suffix)
+    }
+    rmSync(`${path}-shm`, { force: true })
+    return aside
+  }
+}
+
+function isDamage(error: unknown): boolean {
+  const code = (error as { errcode?: unknown } | null)?.errcode
+  if (isDamageError(error) || READ_ERRORS.includes(Number(code))) return true
+  // "no such table": the schema was changed under us, and prepared statements met it
+  return sqliteCodeOf(error) === SQLITE.ERROR && /no such (table|column|index)/.test(String(error))
+}
+
+function schemaOf(connection: DatabaseSync): string {
+  const rows = connection
+    .prepare(`SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name`)
+    .all()
+  return rows.map(({ type, name, tbl_name, sql }) => [type, name, tbl_name, sql].join('|')).join('\n')
+}
+
+function expectedSchema(schema: string): string {
+  const connection = new DatabaseSync(':memory:')
+  connection.exec(schema)
+  const expected = schemaOf(connection)
+  connection.close()
+  return expected
+}
+
+function closeQuietly(connection: DatabaseSync): void {
+  try {
+    connection.close()
+  } catch {
+    // a damaged one may refuse its last checkpoint
+  }
+}

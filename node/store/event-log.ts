@@ -1,0 +1,50 @@
+/**
+ * What happened to content and why, for the operator who asks (I10): the last ten thousand events.
+ */
+import type { Database } from './database.ts'
+import type { StoreEvent } from './store.ts'
+
+const KEPT = 10_000
+const PRUNE_EVERY = 500
+
+export class EventLog {
+  readonly #database: Database
+  readonly #now: () => number
+  #sincePrune = 0
+
+  constructor(database: Database, now: () => number) {
+    this.#database = database
+    this.#now = now
+  }
+
+  /** Inside a transaction, where there is one. */
+  add(what: StoreEvent['what'], subject: string, why: string): void {
+    this.#database.run(
+      'INSERT INTO events (at, what, subject, why) VALUES (?, ?, ?, ?)',
+      this.#now(),
+      what,
+      subject,
+      why,
+    )
+    if (++this.#sincePrune < PRUNE_EVERY) return
+    this.#sincePrune = 0
+    this.#database.run('DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?', KEPT)
+  }
+
+  last(limit: number): StoreEvent[] {
+    const rows = this.#database.all(
+      'SELECT at, what, subject, why FROM events ORDER BY id DESC LIMIT ?',
+      limit,
+    )
+    return rows.map(({ at, what, subject, why }) => ({
+      atMs: Number(at),
+      what: String(what) as StoreEvent['what'],
+      subject: String(subject),
+      why: String(why),
+    }))
+  }
+
+  count(what: StoreEvent['what']): number {
+    return Number(this.#database.get('SELECT count(*) AS n FROM events WHERE what = ?', what)?.['n'] ?? 0)
+  }
+}

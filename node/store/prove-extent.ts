@@ -1,0 +1,48 @@
+/**
+ * Whether bytes are the extent that a CID names: by its node where that is known (one hash per
+ * chunk), else by cutting them again with the rule that cut them first.
+ */
+import { codecOf, digestOf, type Cid } from '../../manifests/cid.ts'
+import { extentOf } from '../../manifests/chunk-rule.ts'
+import { sha256Of } from '../../manifests/digest.ts'
+import { EdgeError } from '../../manifests/errors.ts'
+import type { ChunkRule, DagNode } from '../../manifests/extent.ts'
+import type { NodeView } from './node-view.ts'
+
+/**
+ * @returns the extent's node, when it was not known before and the CID is not raw.
+ * @throws EdgeError `CHUNK_CORRUPT`
+ */
+export function proveExtent(
+  cid: Cid,
+  bytes: Uint8Array,
+  rule: ChunkRule,
+  view: NodeView | undefined,
+): DagNode | undefined {
+  if (codecOf(cid) === 'raw') {
+    if (sha256Of(bytes) !== digestOf(cid)) throw corrupt(cid)
+    return undefined
+  }
+  if (view) {
+    if (bytes.length !== view.sizeBytes || badLinks(bytes, view).length > 0) throw corrupt(cid)
+    return undefined
+  }
+  const { extent, node } = extentOf(bytes, rule, false)
+  if (extent.cid !== cid) throw corrupt(cid)
+  return node
+}
+
+/** The chunks of `bytes` that are not what the node says, as numbers of its links. */
+export function badLinks(bytes: Uint8Array, view: NodeView): number[] {
+  const bad: number[] = []
+  for (let link = 0; link < view.links; link++) {
+    const from = view.startOf(link)
+    const chunk = bytes.subarray(from, from + view.sizeOf(link))
+    if (chunk.length !== view.sizeOf(link) || sha256Of(chunk) !== view.digestAt(link)) bad.push(link)
+  }
+  return bad
+}
+
+function corrupt(cid: Cid): EdgeError {
+  return new EdgeError('CHUNK_CORRUPT', `these bytes are not extent ${cid}`)
+}
