@@ -37,7 +37,7 @@ function readChunk(item: TestItem, slice: Parameters<TestItem['readInto']>[0]): 
 
 /** What must be the same for HEAD and GET. */
 function fieldsOf({ headers }: Answer): object {
-  const rest = { ...headers, date: '', age: '', connection: '' }
+  const rest: Answer['headers'] = { ...headers, date: '', age: '', connection: '' }
   return { ...rest, 'cache-status': rest['cache-status']?.replace(/ttl=-?\d+; detail=\w+/, '') }
 }
 
