@@ -77,7 +77,7 @@ async function pemFiles(folder: string, depth: number): Promise<string[]> {
     )
   }
   const found: string[] = []
-  for (const entry of entries.sort((a, b) => (a.name < b.name ? -1 : 1))) {
+  for (const entry of entries.toSorted((a, b) => (a.name < b.name ? -1 : 1))) {
     const path = join(folder, entry.name)
     if (entry.isDirectory() && depth > 1) found.push(...(await pemFiles(path, depth - 1)))
     else if (entry.isFile() && entry.name.endsWith('.pem') && !entry.name.endsWith(RETIRED)) found.push(path)

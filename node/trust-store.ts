@@ -10,7 +10,7 @@
  */
 import { constants } from 'node:fs'
 import { mkdir, open, readFile, rename, rm, stat } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { sha256Of } from '../manifests/digest.ts'
 import { EdgeError } from '../manifests/errors.ts'
 import { decodeTrust, EMPTY_TRUST, encodeTrust, type TrustRecord } from './trust-record.ts'
@@ -34,6 +34,7 @@ interface Copy {
 export async function openTrustStore(folder: string): Promise<TrustStore> {
   try {
     await mkdir(folder, { recursive: true, mode: 0o700 })
+    await syncFolder(dirname(folder))
   } catch (cause) {
     throw failureOf(cause, folder)
   }
@@ -150,8 +151,7 @@ export class TrustStore {
         await file.sync()
       }
       await rename(draft, path)
-      await using folder = await open(this.#folder, constants.O_RDONLY)
-      await folder.sync()
+      await syncFolder(this.#folder)
     } catch (cause) {
       await rm(draft, { force: true }).catch(() => undefined)
       throw failureOf(cause, path)
@@ -164,6 +164,11 @@ export class TrustStore {
     )
     return stats.map(found => (found ? `${found.ino} ${found.mtimeNs} ${found.size}` : '-')).join('\n')
   }
+}
+
+async function syncFolder(path: string): Promise<void> {
+  await using folder = await open(path, constants.O_RDONLY)
+  await folder.sync()
 }
 
 function encodeCopy(sequence: number, record: TrustRecord): Buffer {

@@ -150,7 +150,7 @@ export class TufUpdate {
         toVisit.length = 0
         break
       }
-      toVisit.push(...children.reverse())
+      toVisit.push(...children.toReversed())
     }
     return undefined
   }

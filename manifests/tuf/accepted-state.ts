@@ -110,7 +110,7 @@ export function expiresAtMs(state: AcceptedState): number {
 /** Changes when anything that is served from changes: metadata bytes, by content. */
 export function servedDigest({ served }: AcceptedState): string {
   if (!served) return ''
-  const roles = [...served.roles].map(([name, bytes]) => `${name} ${sha256Of(bytes)}`).sort()
+  const roles = [...served.roles].map(([name, bytes]) => `${name} ${sha256Of(bytes)}`).toSorted()
   return sha256Of(`${served.rootVersion}\n${sha256Of(served.snapshot)}\n${roles.join('\n')}`)
 }
 
@@ -170,7 +170,7 @@ class ServedView {
         toVisit.length = 0
         break
       }
-      toVisit.push(...children.reverse())
+      toVisit.push(...children.toReversed())
     }
     return undefined
   }
@@ -180,7 +180,7 @@ class ServedView {
     for (const [name, bytes] of this.#bytes) {
       for (const path of parseTargets(bytes, name).targets.keys()) listed.add(path)
     }
-    return [...listed].filter(path => this.find(path) !== undefined).sort()
+    return [...listed].filter(path => this.find(path) !== undefined).toSorted()
   }
 
   #delegated(delegator: string, by: Targets, name: string): Targets | undefined {

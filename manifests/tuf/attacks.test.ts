@@ -12,7 +12,6 @@ import {
   republish,
   snapshotVersion,
   TestRepository,
-  type Versioned,
 } from './testing.ts'
 
 const PATH = 'health/guide/manifest.json'
@@ -36,7 +35,7 @@ describe('attacks', () => {
 
   it('rollback: a new timestamp for an older snapshot', async () => {
     const { repository, state } = await prepared()
-    const { version, meta } = repository.signed<Versioned>('timestamp.json')
+    const { version, meta } = repository.signed('timestamp.json')
     const older = snapshotVersion(repository) - 1
     const bytes = repository.storage.files.get(`metadata/${older}.snapshot.json`)!
     repository.forge('timestamp.json', {
@@ -147,10 +146,7 @@ describe('attacks', () => {
     repository.forge('1.root.json', next, { as: '2.root.json', by: [one!, one!] })
     await expect(repository.accept(state)).rejects.toEqual(refusal('TRUST_INVALID'))
 
-    const { keys, roles } = repository.signed<{
-      keys: object
-      roles: { root: { keyids: string[] } }
-    }>('1.root.json')
+    const { keys, roles } = repository.signed('1.root.json')
     const alias = { ...one!, keyId: 'f'.repeat(64) }
     const aliased = {
       keys: { ...keys, [alias.keyId]: one!.json },
@@ -260,9 +256,7 @@ describe('attacks', () => {
 
   it('names of roles that lead out of a folder', async () => {
     const repository = await TestRepository.open({ publishers: { health: ['health/*/manifest.json'] } })
-    const { delegations } = repository.signed(`2.targets.json`) as {
-      delegations: { keys: object; roles: object[] }
-    }
+    const { delegations } = repository.signed('2.targets.json')
     const roles = delegations.roles.map(role => ({ ...role, name: '../../etc/passwd' }))
     const bytes = repository.forge(
       '2.targets.json',

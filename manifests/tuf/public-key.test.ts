@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { isSignedBy, keyIdOf, parseTufKey } from './public-key.ts'
 
 const message = Buffer.from('what was signed')
-const pemOf = (key: KeyObject) => key.export({ format: 'pem', type: 'spki' }) as string
+const pemOf = (key: KeyObject) => key.export({ format: 'pem', type: 'spki' })
 const keyOf = (keytype: string, scheme: string, material: string) =>
   parseTufKey('id', { keytype, scheme, keyval: { public: material } })
 

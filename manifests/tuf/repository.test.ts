@@ -194,7 +194,7 @@ describe('keys', () => {
       for (let at = 0; at < 4; at++) {
         const repository = await TestRepository.open()
         const sha256 = await repository.publish(PATH, 'one')
-        const lost = new Set(repository.byRole.get(role)!)
+        const lost = new Set(repository.byRole.get(role))
         const remaining = () => ({
           ...repository.context,
           keys: repository.keys.filter(key => !lost.has(key)),

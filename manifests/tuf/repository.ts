@@ -173,7 +173,7 @@ function signedFiles(
   const top = base?.roles.get('targets')
   if (top && !edits.has('targets') && !isValid(top, signersOf('targets', root, [])))
     edits.set('targets', top.signed)
-  for (const [name, signed] of [...edits].sort(
+  for (const [name, signed] of [...edits].toSorted(
     ([a], [b]) => Number(b === 'targets') - Number(a === 'targets'),
   )) {
     const version = nextVersion(name, base?.snapshot.meta.get(name)?.version ?? 0)

@@ -20,7 +20,7 @@ export interface SigningKey extends PublicKey {
 
 /** @returns the PEM of a new key. */
 export function generateKeyPem(): string {
-  return generateKeyPairSync('ed25519').privateKey.export({ format: 'pem', type: 'pkcs8' }) as string
+  return generateKeyPairSync('ed25519').privateKey.export({ format: 'pem', type: 'pkcs8' })
 }
 
 /** @throws EdgeError `KEY_INVALID` */
@@ -36,7 +36,7 @@ export function parsePublicKey(pem: string): PublicKey {
 
 /** For handing over to the holder of the root keys. */
 export function publicPemOf(pem: string): string {
-  return readKey(() => createPublicKey(pem), 'private').export({ format: 'pem', type: 'spki' }) as string
+  return readKey(() => createPublicKey(pem), 'private').export({ format: 'pem', type: 'spki' })
 }
 
 function publicKeyOf(key: KeyObject): PublicKey {

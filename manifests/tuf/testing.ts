@@ -44,7 +44,7 @@ export function memoryStorage(): MemoryStorage {
       await storage.write(pathOf(sha256), bytes)
       return { sha256, sizeBytes: bytes.length }
     },
-    list: async prefix => [...files.keys()].filter(path => path.startsWith(prefix)).sort(),
+    list: async prefix => [...files.keys()].filter(path => path.startsWith(prefix)).toSorted(),
     async remove(path) {
       files.delete(path)
     },
@@ -133,10 +133,10 @@ export class TestRepository {
   readonly fetchMetadata = async (name: string): Promise<Uint8Array | undefined> =>
     this.storage.files.get(`metadata/${name}`)
 
-  signed<Shape = JsonObject>(name: string): Shape {
+  signed(name: string): SignedJson {
     const bytes = this.storage.files.get(`metadata/${name}`)
     if (!bytes) throw new Error(`there is no ${name}`)
-    return (JSON.parse(Buffer.from(bytes).toString()) as { signed: Shape }).signed
+    return (JSON.parse(Buffer.from(bytes).toString()) as { signed: SignedJson }).signed
   }
 
   /** Puts an edited file in place, signed by these keys (default: the role's own). */
@@ -172,25 +172,28 @@ export function metaOf(version: number, bytes: Uint8Array): JsonObject {
   return { version, length: bytes.length, hashes: { sha256: sha256Of(bytes) } }
 }
 
-export interface Versioned {
+/** What tests look at in signed objects; each has some of it. */
+export interface SignedJson extends JsonObject {
   readonly version: number
-  readonly meta: Readonly<Record<string, unknown>>
+  readonly meta: Readonly<Record<string, { readonly version: number }>>
+  readonly keys: JsonObject
+  readonly roles: JsonObject
+  readonly delegations: { readonly keys: JsonObject; readonly roles: readonly JsonObject[] }
 }
 
 export function snapshotVersion(repository: TestRepository): number {
-  const { meta } = repository.signed<{ meta: { 'snapshot.json': { version: number } } }>('timestamp.json')
-  return meta['snapshot.json'].version
+  return repository.signed('timestamp.json').meta['snapshot.json']!.version
 }
 
-export function currentSnapshot(repository: TestRepository): Versioned {
-  return repository.signed<Versioned>(`${snapshotVersion(repository)}.snapshot.json`)
+export function currentSnapshot(repository: TestRepository): SignedJson {
+  return repository.signed(`${snapshotVersion(repository)}.snapshot.json`)
 }
 
 /** Snapshot and timestamp with real keys around whatever a forger did. */
 export function republish(repository: TestRepository, version: number, meta: object): void {
   const from = `${snapshotVersion(repository)}.snapshot.json`
   const bytes = repository.forge(from, { version, meta }, { as: `${version}.snapshot.json` })
-  const timestamp = repository.signed<Versioned>('timestamp.json')
+  const timestamp = repository.signed('timestamp.json')
   repository.forge('timestamp.json', {
     version: timestamp.version + 1,
     meta: { 'snapshot.json': metaOf(version, bytes) },

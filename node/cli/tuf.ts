@@ -176,20 +176,20 @@ async function fetchBytes(url: URL, maxBytes: number): Promise<Uint8Array | unde
     if (statusCode !== 200) {
       await body.dump()
       if (statusCode === 404 || statusCode === 403) return undefined
-      throw new EdgeError('UPSTREAM_REFUSED', `${url} answered ${statusCode}`)
+      throw new EdgeError('UPSTREAM_REFUSED', `${url.href} answered ${statusCode}`)
     }
     const parts: Buffer[] = []
     let sizeBytes = 0
     for await (const part of body as AsyncIterable<Buffer>) {
       sizeBytes += part.length
       if (sizeBytes > maxBytes)
-        throw new EdgeError('TRUST_TOO_LONG', `${url} is longer than ${maxBytes} bytes`)
+        throw new EdgeError('TRUST_TOO_LONG', `${url.href} is longer than ${maxBytes} bytes`)
       parts.push(part)
     }
     return Buffer.concat(parts)
   } catch (error) {
     if (error instanceof EdgeError) throw error
-    throw new EdgeError('UPSTREAM_UNREACHABLE', `${url}: ${(error as Error).message}`, { cause: error })
+    throw new EdgeError('UPSTREAM_UNREACHABLE', `${url.href}: ${(error as Error).message}`, { cause: error })
   }
 }
 
