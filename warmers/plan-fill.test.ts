@@ -2,7 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { rawCidOf, type Cid } from '../manifests/cid.ts'
 import { sha256Of } from '../manifests/digest.ts'
-import { planFill, spansOf, type DeltaSource, type PackSource, type PlanInput, type Want } from './plan-fill.ts'
+import { planFill, type PlanInput, type Source, type Want } from './plan-fill.ts'
 import { bytesOf, joined, without } from './spans.ts'
 import { FREE, wireOf, type Span } from './upstream.ts'
 
@@ -12,6 +12,7 @@ const cost = { downBytes: 240, upBytes: 80, connectDownBytes: 0, connectUpBytes:
 interface World {
   readonly extents: readonly { size: number; wanted: boolean; patch: number | null; based: boolean; priority: number }[]
   readonly perFrame: number
+  readonly perPart: number
   readonly staged: readonly Span[]
   readonly batchBytes: number
 }
@@ -26,49 +27,52 @@ const someWorld: fc.Arbitrary<World> = fc.record({
       based: fc.boolean(),
       priority: fc.nat(3),
     }),
-    { minLength: 1, maxLength: 25 },
+    { minLength: 1, maxLength: 12 },
   ),
   perFrame: fc.integer({ min: 1, max: 4 }),
+  perPart: fc.integer({ min: 1, max: 4 }),
   staged: someSpans,
   batchBytes: fc.integer({ min: 1, max: 20_000 }),
 })
 
-/** Extents in one pack, some per frame, stored at half their size; patches one after another. */
-function worldOf({ extents, perFrame, staged, batchBytes }: World): PlanInput {
-  const frames: Span[] = []
-  for (let at = 0; at < extents.length; at += perFrame) {
-    const raw = extents.slice(at, at + perFrame).reduce((sum, { size }) => sum + size, 0)
-    const last = frames.at(-1)
-    frames.push({ offset: last ? last.offset + last.length : 8, length: Math.ceil(raw / 2) })
-  }
-  const fileBytes = frames.at(-1)!.offset + frames.at(-1)!.length + 100
+/** Extents in one pack, some per frame, stored at half their size; parts of a delta one after another. */
+function worldOf({ extents, perFrame, perPart, staged, batchBytes }: World): PlanInput {
   const numberOf = new Map(extents.map((_, n) => [cidOf(n), n]))
-  const pack: PackSource = {
+  const nothing = () => ({ async *[Symbol.asyncIterator]() {} })
+  const spansOf = (per: number, sizeOf: (extent: World['extents'][number]) => number, first: number) => {
+    const spans: Span[] = []
+    for (let at = 0; at < extents.length; at += per) {
+      const last = spans.at(-1)
+      const length = extents.slice(at, at + per).reduce((sum, extent) => sum + sizeOf(extent), 0)
+      spans.push({ offset: last ? last.offset + last.length : first, length })
+    }
+    return spans
+  }
+  const frames = spansOf(perFrame, ({ size }) => Math.ceil(size / 2), 8)
+  const parts = spansOf(perPart, ({ patch }) => patch ?? 0, 50)
+  const pack: Source = {
+    kind: 'frame',
     path: 'packs/a.pack',
-    fileBytes,
-    frameOf(cid) {
+    fileBytes: frames.at(-1)!.offset + frames.at(-1)!.length + 100,
+    bundleOf(cid) {
       const n = numberOf.get(cid)
       if (n === undefined) return undefined
       const index = Math.floor(n / perFrame)
-      return { index, span: frames[index]! }
+      return { index, span: frames[index]!, bases: [] }
     },
-    extentsOf: () => Promise.reject(new Error('not run here')),
+    extentsOf: nothing,
   }
-  let at = 50
-  const patches = extents.map(({ patch }) => {
-    const span = { offset: at, length: patch ?? 0 }
-    at += span.length
-    return span
-  })
-  const delta: DeltaSource = {
+  const delta: Source = {
+    kind: 'delta',
     path: 'deltas/a.delta',
-    fileBytes: at,
-    recipeOf(cid) {
+    fileBytes: parts.at(-1)!.offset + parts.at(-1)!.length,
+    bundleOf(cid) {
       const n = numberOf.get(cid)
       if (n === undefined || extents[n]!.patch === null) return undefined
-      return { spans: patches[n]!.length > 0 ? [patches[n]!] : [], bases: [cidOf(1000 + n)] }
+      const index = Math.floor(n / perPart)
+      return { index, span: parts[index]!, bases: [cidOf(1000 + n)] }
     },
-    rebuild: () => Promise.reject(new Error('not run here')),
+    extentsOf: nothing,
   }
   const based = new Set(extents.flatMap(({ based }, n) => (based ? [cidOf(1000 + n)] : [])))
   const wants = extents.flatMap(({ wanted, size, priority }, n): Want[] =>
@@ -78,8 +82,7 @@ function worldOf({ extents, perFrame, staged, batchBytes }: World): PlanInput {
     dataset: 'health/who',
     revision: 2,
     wants,
-    packs: [pack],
-    deltas: [delta],
+    sources: [delta, pack],
     holds: cid => based.has(cid),
     staged: path => (path === pack.path ? staged : []),
     cost,
@@ -105,7 +108,7 @@ describe('a plan', () => {
     fc.assert(
       fc.property(someWorld.map(worldOf), input => {
         for (const batch of planFill(input).batches) {
-          const needed = without(joined(batch.steps.flatMap(spansOf)), input.staged(batch.path))
+          const needed = without(joined(batch.steps.map(({ span }) => span)), input.staged(batch.path))
           expect(without(needed, batch.requests)).toEqual([])
           expect(bytesOf(joined(batch.requests))).toBe(bytesOf(batch.requests))
           expect(Math.max(0, ...batch.requests.map(({ length }) => length))).toBeLessThanOrEqual(input.requestBytes)
@@ -117,15 +120,21 @@ describe('a plan', () => {
     )
   })
 
-  it('is no dearer than frames alone, nor than the best choice per frame', () => {
+  it('is no dearer than frames alone or parts wherever there are any, and close to the best of all', () => {
+    let best = 0
+    let ours = 0
     fc.assert(
       fc.property(someWorld.map(worldOf), input => {
         const free = { ...input, cost: FREE, staged: () => [] }
-        const { wire } = planFill(free)
-        expect(wire.down).toBeLessThanOrEqual(planFill({ ...free, deltas: [] }).wire.down)
-        expect(wire.down).toBe(bestByHand(free))
+        const { down } = planFill(free).wire
+        expect(down).toBeLessThanOrEqual(planFill({ ...free, sources: free.sources.slice(1) }).wire.down)
+        const optimum = bestOfAll(free)
+        expect(down).toBeGreaterThanOrEqual(optimum)
+        best += optimum
+        ours += down
       }),
     )
+    expect(ours).toBeLessThanOrEqual(best * 1.02)
   })
 
   it('puts lower priorities later', () => {
@@ -141,7 +150,7 @@ describe('a plan', () => {
     fc.assert(
       fc.property(someWorld.map(worldOf), input => {
         for (const { steps } of planFill(input).batches) {
-          const bytes = bytesOf(steps.flatMap(spansOf))
+          const bytes = bytesOf(steps.map(({ span }) => span))
           expect(steps.length === 1 || bytes <= input.batchBytes).toBe(true)
         }
       }),
@@ -157,30 +166,40 @@ describe('a plan', () => {
   })
 
   it('says what nobody has', () => {
-    const input = worldOf({ extents: [{ size: 9, wanted: true, patch: null, based: false, priority: 0 }], perFrame: 1, staged: [], batchBytes: 99 })
-    expect(planFill({ ...input, packs: [] })).toMatchObject({ batches: [], unobtainable: [{ cid: cidOf(0) }] })
+    const input = worldOf({ extents: [{ size: 9, wanted: true, patch: null, based: false, priority: 0 }], perFrame: 1, perPart: 1, staged: [], batchBytes: 99 })
+    expect(planFill({ ...input, sources: [] })).toMatchObject({ batches: [], unobtainable: [{ cid: cidOf(0) }] })
   })
 
   it('plans 10,000 changed items in well under 2 s', () => {
     const extents = Array.from({ length: 10_000 }, () => ({ size: 900, wanted: true, patch: 100, based: true, priority: 1 }))
-    const input = worldOf({ extents, perFrame: 1, staged: [], batchBytes: 2 ** 20 })
+    const input = worldOf({ extents, perFrame: 5, perPart: 100, staged: [], batchBytes: 2 ** 20 })
     const since = performance.now()
     expect(planFill(input).contentBytes).toBe(9_000_000)
     expect(performance.now() - since).toBeLessThan(1000)
   })
 })
 
-/** Cheapest bytes, frame by frame: the frame, or patches for all its extents. */
-function bestByHand(input: PlanInput): number {
-  const frames = new Map<number, { whole: number; patches: number }>()
-  for (const { cid } of input.wants) {
-    const { index, span } = input.packs[0]!.frameOf(cid)!
-    const recipe = input.deltas[0]!.recipeOf(cid)
-    const patch = recipe && recipe.bases.every(base => input.holds(base)) ? bytesOf(recipe.spans) : Infinity
-    const frame = frames.get(index) ?? { whole: span.length, patches: 0 }
-    frames.set(index, { whole: frame.whole, patches: frame.patches + patch })
+/** The cheapest bytes of all: every set of parts is tried; the frames follow from it. */
+function bestOfAll(input: PlanInput): number {
+  const [delta, pack] = input.sources as [Source, Source]
+  const usable = (cid: Cid) => {
+    const part = delta.bundleOf(cid)
+    return part?.bases.every(base => input.holds(base)) ? part : undefined
   }
-  return [...frames.values()].reduce((sum, { whole, patches }) => sum + Math.min(whole, patches), 0)
+  const parts = [...new Map(input.wants.flatMap(({ cid }) => usable(cid) ?? []).map(part => [part.index, part])).values()]
+  let best = Infinity
+  for (let set = 0; set < 2 ** parts.length; set++) {
+    const taken = new Map(parts.filter((_, at) => set & (1 << at)).map(part => [part.index, part.span.length]))
+    const frames = new Map<number, number>()
+    for (const { cid } of input.wants) {
+      const part = usable(cid)
+      if (part && taken.has(part.index)) continue
+      const frame = pack.bundleOf(cid)!
+      frames.set(frame.index, frame.span.length)
+    }
+    best = Math.min(best, [...taken.values(), ...frames.values()].reduce((sum, bytes) => sum + bytes, 0))
+  }
+  return best
 }
 
 describe('spans', () => {

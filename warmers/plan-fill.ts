@@ -1,10 +1,11 @@
 /**
  * The planner of one dataset's fill: which bytes of which files, in which order, and why.
  *
- * Pure. For every extent that is wanted it takes the cheaper of its patch (when the bases are
- * here) and its full frame, counting a frame once however many extents come out of it. What is
- * planned is exact: file sizes and places are signed, the rest of the wire is measured (`cost`).
- * An extent that no source has ends up in `unobtainable`; it is never silently dropped.
+ * Pure. Content comes in bundles: a pack's full frames, and a delta's parts, which need older bytes
+ * that are here. A bundle is fetched whole and counted once, however many extents come out of it;
+ * the set of bundles taken is the cheapest that a search by single exchanges finds. What is planned
+ * is exact: sizes and places are signed, the rest of the wire is measured (`cost`). An extent that
+ * no bundle has ends up in `unobtainable`; it is never silently dropped.
  */
 import type { Cid } from '../manifests/cid.ts'
 import type { ChunkRule } from '../manifests/extent.ts'
@@ -25,28 +26,35 @@ export interface Want {
   readonly why: string
 }
 
-export interface PackSource {
+/** One compressed run of a file, from which some extents come. */
+export interface Bundle {
+  /** Its number in the file. */
+  readonly index: number
+  /** Empty when its bytes came with the directory. */
+  readonly span: Span
+  /** Extents that must be here to make use of it. */
+  readonly bases: readonly Cid[]
+}
+
+export interface Source {
+  readonly kind: 'frame' | 'delta'
   readonly path: string
   readonly fileBytes: number
-  frameOf(cid: Cid): { readonly index: number; readonly span: Span } | undefined
+  /** Undefined when the file does not have the extent, or needs what this node never had. */
+  bundleOf(cid: Cid): Bundle | undefined
   /**
-   * Those of `cids` that the frame has, not yet verified.
-   * @throws EdgeError `PACK_INVALID`
+   * Those of `cids` that the bundle has, not yet verified.
+   * @param stored the bytes of the bundle's span.
+   * @throws EdgeError `PACK_INVALID`, `DELTA_INVALID`, `DELTA_BASE_ABSENT`
    */
-  extentsOf(frame: number, stored: Uint8Array, cids: readonly Cid[]): Promise<ReadonlyMap<Cid, Uint8Array>>
+  extentsOf(index: number, stored: Uint8Array, cids: readonly Cid[], readBase: ReadBase): AsyncIterable<BundledExtent>
 }
 
-export interface DeltaSource {
-  readonly path: string
-  readonly fileBytes: number
-  /** What rebuilds the extent: the places of its patches, in order, and the extents they need. */
-  recipeOf(cid: Cid): { readonly spans: readonly Span[]; readonly bases: readonly Cid[] } | undefined
-  /** The extent, not yet verified. @throws EdgeError `DELTA_INVALID`, `DELTA_BASE_ABSENT` */
-  rebuild(cid: Cid, readPatch: ReadPatch, readBase: ReadBase): Promise<Uint8Array>
+export interface BundledExtent {
+  readonly cid: Cid
+  readonly bytes: Uint8Array
 }
 
-/** Bytes of the delta's file. */
-export type ReadPatch = (offset: number, length: number) => Promise<Uint8Array>
 /** Verified bytes of an extent that is here. */
 export type ReadBase = (cid: Cid, offset: number, length: number) => Promise<Uint8Array>
 
@@ -54,8 +62,7 @@ export interface PlanInput {
   readonly dataset: string
   readonly revision: number
   readonly wants: readonly Want[]
-  readonly packs: readonly PackSource[]
-  readonly deltas: readonly DeltaSource[]
+  readonly sources: readonly Source[]
   holds(cid: Cid): boolean
   /** What of a file arrived earlier and was kept. */
   staged(path: string): readonly Span[]
@@ -66,9 +73,13 @@ export interface PlanInput {
   readonly requestBytes: number
 }
 
-export type Step =
-  | { readonly kind: 'frame'; readonly pack: PackSource; readonly frame: number; readonly span: Span; readonly wants: readonly Want[] }
-  | { readonly kind: 'delta'; readonly delta: DeltaSource; readonly spans: readonly Span[]; readonly wants: readonly [Want] }
+/** One bundle, and what is wanted of it. */
+export interface Step {
+  readonly source: Source
+  readonly index: number
+  readonly span: Span
+  readonly wants: readonly Want[]
+}
 
 export interface Batch {
   /** Names the work, not the attempt: the same steps have the same id. */
@@ -109,16 +120,7 @@ const STEPS_MAX = 500
 
 export function planFill(input: PlanInput): FillPlan {
   const wants = [...new Map(input.wants.map(want => [want.cid, want])).values()]
-  const plans = [planWith(input, wants, 'cheaper'), planWith(input, wants, 'frames')]
-  return plans.reduce((best, plan) => (costOf(plan) < costOf(best) ? plan : best))
-}
-
-function costOf({ wire, unobtainable }: FillPlan): number {
-  return unobtainable.length * 2 ** 40 + wire.down + wire.up
-}
-
-function planWith(input: PlanInput, wants: readonly Want[], prefer: 'cheaper' | 'frames'): FillPlan {
-  const { steps, unobtainable } = chooseSteps(input, wants, prefer)
+  const { steps, unobtainable } = chooseSteps(input, wants)
   const batches = batchesOf(input, steps)
   const sum = (of: (batch: Batch) => number) => batches.reduce((total, batch) => total + of(batch), 0)
   return {
@@ -131,79 +133,121 @@ function planWith(input: PlanInput, wants: readonly Want[], prefer: 'cheaper' | 
   }
 }
 
-/** An extent lies in one frame; a frame is fetched whole, so its extents are decided together. */
-function chooseSteps(input: PlanInput, wants: readonly Want[], prefer: 'cheaper' | 'frames'): { steps: Step[]; unobtainable: Want[] } {
-  const steps: Step[] = []
+function chooseSteps(input: PlanInput, wants: readonly Want[]): { steps: Step[]; unobtainable: Want[] } {
+  const bundles = new Map<string, Choice>()
   const unobtainable: Want[] = []
-  const frames = new Map<string, { pack: PackSource; frame: number; span: Span; wants: Want[]; patches: (DeltaStep | undefined)[] }>()
-  for (const want of wants) {
-    const patch = cheapestPatch(input, want)
-    const found = frameFor(input, want)
-    if (found) {
-      const key = `${found.pack.path} ${found.frame}`
-      const group = frames.get(key) ?? { ...found, wants: [], patches: [] }
-      group.wants.push(want)
-      group.patches.push(patch)
-      frames.set(key, group)
-    } else if (patch) steps.push(patch)
-    else unobtainable.push(want)
+  const choicesOf = wants.map(want => {
+    const choices = input.sources.flatMap(source => {
+      const bundle = source.bundleOf(want.cid)
+      if (!bundle?.bases.every(base => input.holds(base))) return []
+      const key = `${source.path} ${bundle.index}`
+      const known = bundles.get(key)
+      if (known) return [known]
+      const bytes = bytesOf(without([bundle.span], input.staged(source.path)))
+      const choice = { source, index: bundle.index, span: bundle.span, bytes, wants: [] }
+      bundles.set(key, choice)
+      return [choice]
+    })
+    if (choices.length === 0) unobtainable.push(want)
+    return choices
+  })
+  const taken = cheapest([...bundles.values()], choicesOf)
+  for (const [at, want] of wants.entries()) {
+    const best = choicesOf[at]!.filter(choice => taken.has(choice)).reduce<Choice | undefined>(preferred, undefined)
+    best?.wants.push(want)
   }
-  for (const { pack, frame, span, wants: inside, patches } of frames.values()) {
-    const known = patches.filter(patch => patch !== undefined)
-    const frameBytes = bytesOf(without([span], input.staged(pack.path)))
-    const byPatch = known.length === inside.length && prefer === 'cheaper' && known.reduce((sum, patch) => sum + patchBytes(input, patch), 0) <= frameBytes
-    if (byPatch) steps.push(...known)
-    else steps.push({ kind: 'frame', pack, frame, span, wants: inside })
-  }
-  return { steps, unobtainable }
+  return { steps: [...taken].filter(choice => choice.wants.length > 0), unobtainable }
 }
 
-type DeltaStep = Extract<Step, { kind: 'delta' }>
-
-function cheapestPatch(input: PlanInput, want: Want): DeltaStep | undefined {
-  let best: DeltaStep | undefined
-  for (const delta of input.deltas) {
-    const recipe = delta.recipeOf(want.cid)
-    if (!recipe || !recipe.bases.every(base => input.holds(base))) continue
-    const step: DeltaStep = { kind: 'delta', delta, spans: recipe.spans, wants: [want] }
-    if (!best || patchBytes(input, step) < patchBytes(input, best)) best = step
-  }
-  return best
+interface Choice {
+  readonly source: Source
+  readonly index: number
+  readonly span: Span
+  /** Still to be fetched. */
+  readonly bytes: number
+  readonly wants: Want[]
 }
 
-function patchBytes(input: PlanInput, { delta, spans }: DeltaStep): number {
-  return bytesOf(without(joined(spans), input.staged(delta.path)))
+/** Of two bundles that are both taken: a frame needs nothing else to be right. */
+function preferred(best: Choice | undefined, choice: Choice): Choice {
+  return best && (best.source.kind === 'frame' || choice.source.kind === 'delta') ? best : choice
 }
 
-function frameFor(input: PlanInput, want: Want): { pack: PackSource; frame: number; span: Span } | undefined {
-  let best: { pack: PackSource; frame: number; span: Span } | undefined
-  for (const pack of input.packs) {
-    const frame = pack.frameOf(want.cid)
-    if (frame && (!best || frame.span.length < best.span.length)) best = { pack, frame: frame.index, span: frame.span }
+/**
+ * Bundles that together have every extent, at a low price. Begins with all parts, and with all
+ * frames; takes or leaves single bundles as long as that saves bytes; the better result counts.
+ */
+function cheapest(bundles: readonly Choice[], choicesOf: readonly (readonly Choice[])[]): Set<Choice> {
+  const starts = (['delta', 'frame'] as const).map(kind => {
+    const taken = new Set(bundles.filter(bundle => bundle.source.kind === kind))
+    return improved(bundles, choicesOf, taken)
+  })
+  return starts.reduce((best, taken) => (priceOf(taken) < priceOf(best) ? taken : best))
+}
+
+function priceOf(taken: ReadonlySet<Choice>): number {
+  let bytes = 0
+  for (const bundle of taken) bytes += bundle.bytes
+  return bytes
+}
+
+function improved(bundles: readonly Choice[], choicesOf: readonly (readonly Choice[])[], taken: Set<Choice>): Set<Choice> {
+  const ROUNDS_MAX = 4
+  for (const choices of choicesOf) {
+    if (choices.length > 0 && !choices.some(choice => taken.has(choice))) taken.add(smallest(choices))
   }
-  return best
+  const extentsOf = new Map<Choice, number[]>(bundles.map(bundle => [bundle, []]))
+  for (const [extent, choices] of choicesOf.entries()) for (const choice of choices) extentsOf.get(choice)!.push(extent)
+  for (let round = 0, isBetter = true; isBetter && round < ROUNDS_MAX; round++) {
+    isBetter = false
+    for (const bundle of bundles.toSorted((a, b) => b.bytes - a.bytes)) {
+      if (!taken.has(bundle)) continue
+      const orphans = extentsOf.get(bundle)!.filter(extent => choicesOf[extent]!.every(choice => choice === bundle || !taken.has(choice)))
+      const instead = coverOf(orphans, choicesOf, bundle)
+      if (!instead || priceOf(instead) >= bundle.bytes) continue
+      taken.delete(bundle)
+      for (const other of instead) taken.add(other)
+      isBetter = true
+    }
+  }
+  return taken
+}
+
+/** What else has these extents; undefined when nothing has one of them. */
+function coverOf(extents: readonly number[], choicesOf: readonly (readonly Choice[])[], except: Choice): Set<Choice> | undefined {
+  const cover = new Set<Choice>()
+  for (const extent of extents) {
+    const others = choicesOf[extent]!.filter(choice => choice !== except)
+    if (others.length === 0) return undefined
+    if (!others.some(choice => cover.has(choice))) cover.add(smallest(others))
+  }
+  return cover
+}
+
+function smallest(choices: readonly Choice[]): Choice {
+  return choices.reduce((best, choice) => (choice.bytes < best.bytes ? choice : best))
 }
 
 function batchesOf(input: PlanInput, steps: readonly Step[]): Batch[] {
   const groups = new Map<string, Step[]>()
   for (const step of steps) {
-    const key = `${priorityOf([step])} ${fileOf(step).path}`
+    const key = `${priorityOf([step])} ${step.source.path}`
     const group = groups.get(key)
     if (group) group.push(step)
     else groups.set(key, [step])
   }
   const batches: Batch[] = []
   for (const group of groups.values()) {
-    group.sort((a, b) => startOf(a) - startOf(b))
+    group.sort((a, b) => a.span.offset - b.span.offset)
     let open: Step[] = []
     let size = { wire: 0, content: 0 }
     for (const step of group) {
-      const more = { wire: size.wire + bytesOf(spansOf(step)), content: size.content + contentOf([step]) }
+      const more = { wire: size.wire + step.span.length, content: size.content + contentOf([step]) }
       const isFull = more.wire > input.batchBytes || more.content > CONTENT_BYTES_MAX || open.length >= STEPS_MAX
       if (open.length > 0 && isFull) {
         batches.push(batchOf(input, open))
         open = []
-        size = { wire: bytesOf(spansOf(step)), content: contentOf([step]) }
+        size = { wire: step.span.length, content: contentOf([step]) }
       } else size = more
       open.push(step)
     }
@@ -214,9 +258,9 @@ function batchesOf(input: PlanInput, steps: readonly Step[]): Batch[] {
 }
 
 function batchOf(input: PlanInput, steps: readonly Step[]): Batch {
-  const { path, fileBytes } = fileOf(steps[0]!)
+  const { path, fileBytes, kind } = steps[0]!.source
   const { cost } = input
-  const lacking = without(joined(steps.flatMap(spansOf)), input.staged(path))
+  const lacking = without(joined(steps.map(({ span }) => span)), input.staged(path))
   // fetching a gap may be cheaper than asking twice
   const requests = joined(lacking, cost.downBytes + cost.upBytes).flatMap(span => cut(span, input.requestBytes))
   const wire = requests
@@ -235,7 +279,7 @@ function batchOf(input: PlanInput, steps: readonly Step[]): Batch {
     requests,
     wire,
     contentBytes: contentOf(steps),
-    reason: priority === -1 ? 'catalog' : steps[0]!.kind,
+    reason: priority === -1 ? 'catalog' : kind,
   }
 }
 
@@ -243,18 +287,6 @@ function cut({ offset, length }: Span, bytesMax: number): Span[] {
   const parts: Span[] = []
   for (let at = 0; at < length; at += bytesMax) parts.push({ offset: offset + at, length: Math.min(bytesMax, length - at) })
   return parts
-}
-
-function fileOf(step: Step): { path: string; fileBytes: number } {
-  return step.kind === 'frame' ? step.pack : step.delta
-}
-
-export function spansOf(step: Step): readonly Span[] {
-  return step.kind === 'frame' ? [step.span] : step.spans
-}
-
-function startOf(step: Step): number {
-  return spansOf(step)[0]?.offset ?? 0
 }
 
 function contentOf(steps: readonly Step[]): number {

@@ -4,19 +4,21 @@
  * and stays.
  */
 import type { Cid } from '../manifests/cid.ts'
+import { isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import type { DeltaRef, Manifest } from '../manifests/manifest.ts'
 import type { ContentStore } from '../node/store/store.ts'
 import { openDelta, type OpenDelta } from './delta-source.ts'
-import { planFill, BATCH_BYTES, type FillPlan, type PlanInput, type Want } from './plan-fill.ts'
+import type { FetchTools } from './fetch-spans.ts'
+import type { NodeStore } from './item-extents.ts'
+import { planFill, BATCH_BYTES, type FillPlan, type PlanInput, type Source, type Want } from './plan-fill.ts'
 import type { DatasetReleases, Missing, Releases } from './releases.ts'
 import { runBatch, type BatchStore } from './run-batch.ts'
-import { openPack, type DigestCache, type OpenPack } from './sources.ts'
-import type { FetchTools } from './fetch-spans.ts'
+import { openPack, type DigestCache, type OpenSource } from './sources.ts'
 
 export interface PrepareTools extends FetchTools {
   readonly cache: DigestCache
-  readonly store: BatchStore & Pick<ContentStore, 'admitNodes'>
+  readonly store: BatchStore & NodeStore & Pick<ContentStore, 'admitNodes'>
   readonly releases: Releases
   readonly requestBytes: number
 }
@@ -25,17 +27,16 @@ export interface Prepared {
   readonly dataset: string
   readonly revision: number
   readonly missing: Missing
-  readonly packs: readonly OpenPack[]
-  readonly deltas: readonly OpenDelta[]
+  readonly sources: readonly Source[]
 }
 
-/** From how many older revisions' deltas to choose, when none is from exactly ours. */
+/** How many deltas to look into, when none is from exactly the release we hold. */
 const DELTAS_MAX = 2
 const ROUNDS_MAX = 64
 
 /**
  * @param withoutDelta extents whose patch has failed before: packs are opened for them.
- * @throws EdgeError `PACK_INVALID`, `DELTA_INVALID`, `UPSTREAM_…`, `STORE_…`
+ * @throws EdgeError `PACK_INVALID`, `UPSTREAM_…`, `STORE_…`
  */
 export async function prepareDataset(
   dataset: string,
@@ -48,16 +49,14 @@ export async function prepareDataset(
   if (!release || !manifest) return undefined
   const sources = new Sources(release, manifest, tools, options, withoutDelta)
   let missing = tools.releases.missing(dataset)
-  for (let round = 0; round < ROUNDS_MAX && isAny(missing); round++) {
-    const unknown = await sources.cover(missing)
+  for (let round = 0; round < ROUNDS_MAX && missing.nodes.length + missing.extents.length > 0; round++) {
+    const hasMore = await sources.cover(missing)
     const catalog = wantsOf(missing).filter(({ priority }) => priority === -1)
-    if (catalog.length > 0) await fetchCatalog(dataset, catalog, sources, tools, options)
-    const before = missing
+    const hasCatalog = catalog.length > 0 && (await fetchCatalog(dataset, catalog, sources, tools, options))
+    if (!hasMore && !hasCatalog) break
     missing = tools.releases.missing(dataset)
-    if (catalog.length === 0 && (missing.nodes.length === 0 || missing.nodes.length === before.nodes.length || unknown)) break
   }
-  const { packs, deltas } = sources
-  return { dataset, revision: manifest.revision, missing, packs, deltas }
+  return { dataset, revision: manifest.revision, missing, sources: sources.all }
 }
 
 /** @param withoutDelta extents whose patch has failed before. */
@@ -66,7 +65,7 @@ export function planPrepared(prepared: Prepared, tools: PrepareTools, withoutDel
 }
 
 function inputOf(
-  { dataset, revision, packs, deltas }: Omit<Prepared, 'missing'>,
+  { dataset, revision, sources }: Omit<Prepared, 'missing'>,
   wants: readonly Want[],
   { store, staged, upstreams, requestBytes }: PrepareTools,
   withoutDelta: ReadonlySet<Cid>,
@@ -75,14 +74,17 @@ function inputOf(
     dataset,
     revision,
     wants,
-    packs,
-    deltas: deltas.map(delta => ({ ...delta, recipeOf: cid => (withoutDelta.has(cid) ? undefined : delta.recipeOf(cid)) })),
+    sources: sources.map(source => (source.kind === 'delta' ? without(source, withoutDelta) : source)),
     holds: cid => store.has(cid),
     staged: path => staged.spans(path),
     cost: upstreams[0]!.cost,
     batchBytes: BATCH_BYTES,
     requestBytes,
   }
+}
+
+function without(source: Source, excluded: ReadonlySet<Cid>): Source {
+  return { ...source, bundleOf: cid => (excluded.has(cid) ? undefined : source.bundleOf(cid)) }
 }
 
 function wantsOf(missing: Missing): Want[] {
@@ -96,90 +98,131 @@ function wantsOf(missing: Missing): Want[] {
   }))
 }
 
-function isAny({ nodes, extents }: Missing): boolean {
-  return nodes.length + extents.length > 0
-}
-
-/** Small and needed to go on: done here and now, by whatever is cheapest, frames if a patch fails. */
-async function fetchCatalog(dataset: string, wants: readonly Want[], sources: Sources, tools: PrepareTools, options: Abortable): Promise<void> {
+/**
+ * Small and needed to go on: done here and now, by whatever is cheapest, by frames if a patch fails.
+ * @returns whether anything came.
+ */
+async function fetchCatalog(
+  dataset: string,
+  wants: readonly Want[],
+  sources: Sources,
+  tools: PrepareTools,
+  options: Abortable,
+): Promise<boolean> {
   const withoutDelta = new Set<Cid>()
+  let came = false
   for (let lacking = wants; lacking.length > 0; ) {
-    const { packs, deltas, revision } = sources
-    const plan = planFill(inputOf({ dataset, revision, packs, deltas }, lacking, tools, withoutDelta))
-    if (plan.batches.length === 0) return
+    const plan = planFill(inputOf({ dataset, revision: sources.revision, sources: sources.all }, lacking, tools, withoutDelta))
     const results = []
     for (const batch of plan.batches) results.push(await runBatch(batch, tools, options))
+    came ||= results.some(({ contentBytes }) => contentBytes > 0)
     lacking = results.flatMap(({ fallbacks }) => fallbacks.map(({ want }) => want))
     for (const { cid } of lacking) withoutDelta.add(cid)
-    if (lacking.length > 0) await sources.openAllPacks()
+    if (lacking.length > 0) while (await sources.openNextPack());
   }
+  return came
 }
 
 /** Opens packs and deltas as they turn out to be needed. */
 class Sources {
-  readonly packs: OpenPack[] = []
-  readonly deltas: OpenDelta[] = []
   readonly revision: number
+  readonly #release: DatasetReleases
   readonly #manifest: Manifest
   readonly #tools: PrepareTools
   readonly #options: Abortable
   readonly #withoutDelta: ReadonlySet<Cid>
+  readonly #deltas: OpenDelta[] = []
+  readonly #packs: OpenSource[] = []
   #deltasToOpen: readonly DeltaRef[]
 
   constructor(
-    { current }: DatasetReleases,
+    release: DatasetReleases,
     manifest: Manifest,
     tools: PrepareTools,
     options: Abortable,
     withoutDelta: ReadonlySet<Cid>,
   ) {
     this.revision = manifest.revision
+    this.#release = release
     this.#manifest = manifest
     this.#tools = tools
     this.#options = options
     this.#withoutDelta = withoutDelta
-    this.#deltasToOpen = usefulDeltas(manifest, current?.revision)
+    this.#deltasToOpen = usefulDeltas(manifest, release.current?.revision)
   }
 
-  /** Opens sources, cheapest first, until each thing missing has one. @returns whether something has none. */
+  get all(): readonly Source[] {
+    return [...this.#deltas, ...this.#packs]
+  }
+
+  /**
+   * Opens what is needed, deltas before packs, until each thing missing has a source.
+   * @returns whether nodes came, so that more may be known to be missing.
+   */
   async cover(missing: Missing): Promise<boolean> {
-    for (const ref of this.#deltasToOpen) {
-      const delta = await openDelta(ref, this.#sourceTools(), this.#options)
-      this.deltas.push(delta)
-      await this.#tools.store.admitNodes(delta.nodes)
-    }
+    let came = 0
+    for (const ref of this.#deltasToOpen) came += await this.#openDelta(ref)
     this.#deltasToOpen = []
-    while (!this.#covers(missing) && this.packs.length < this.#manifest.packs.length) await this.#openNextPack()
-    return !this.#covers(missing)
+    for (const delta of this.#deltas) came += await this.#nameItems(delta)
+    if (came > 0) return true
+    while (!this.#covers(missing)) {
+      const nodes = await this.openNextPack()
+      if (!nodes) break
+      came += nodes.length
+    }
+    return came > 0 && missing.nodes.length > 0
   }
 
-  async openAllPacks(): Promise<void> {
-    while (this.packs.length < this.#manifest.packs.length) await this.#openNextPack()
+  /** Newest first: what a release brings is in its last packs. @returns its nodes; undefined when all are open. */
+  async openNextPack(): Promise<OpenSource['nodes'] | undefined> {
+    const ref = this.#manifest.packs.at(-1 - this.#packs.length)
+    if (!ref) return undefined
+    const pack = await openPack(ref, { ...this.#tools, dataset: this.#manifest.dataset }, this.#options)
+    this.#packs.push(pack)
+    await this.#tools.store.admitNodes(pack.nodes)
+    return pack.nodes
+  }
+
+  async #openDelta(ref: DeltaRef): Promise<number> {
+    const older = this.#release.current ? [this.#release.current] : []
+    const tools = { ...this.#tools, dataset: this.#manifest.dataset }
+    try {
+      const delta = await openDelta(ref, this.#manifest, older, tools, this.#options)
+      this.#deltas.push(delta)
+      await this.#tools.store.admitNodes(delta.nodes)
+      return delta.nodes.length
+    } catch (error) {
+      // there are full frames, too
+      this.#options.signal.throwIfAborted()
+      if (isEdgeError(error, 'DELTA_INVALID', 'NOT_FOUND', 'UPSTREAM_LIED')) return 0
+      throw error
+    }
+  }
+
+  async #nameItems(delta: OpenDelta): Promise<number> {
+    try {
+      const nodes = await delta.nameItems(this.#options)
+      await this.#tools.store.admitNodes(nodes)
+      return nodes.length
+    } catch (error) {
+      if (isEdgeError(error, 'CHUNK_ABSENT', 'DELTA_INVALID')) return 0 // the catalog is not here yet; or: frames
+      throw error
+    }
   }
 
   #covers({ nodes, extents }: Missing): boolean {
     const { store } = this.#tools
-    const brought = new Set([...this.packs, ...this.deltas].flatMap(source => source.nodes.map(({ cid }) => cid)))
-    const patched = (cid: Cid) =>
-      !this.#withoutDelta.has(cid) && this.deltas.some(delta => delta.recipeOf(cid)?.bases.every(base => store.has(base)))
+    const byDelta = (cid: Cid) =>
+      !this.#withoutDelta.has(cid) && this.#deltas.some(delta => delta.bundleOf(cid)?.bases.every(base => store.has(base)))
+    const brought = new Set(this.#packs.flatMap(pack => pack.nodes.map(({ cid }) => cid)))
     return (
-      nodes.every(cid => brought.has(cid)) && extents.every(({ cid }) => patched(cid) || this.packs.some(pack => pack.frameOf(cid)))
+      nodes.every(cid => brought.has(cid)) &&
+      extents.every(({ cid }) => byDelta(cid) || this.#packs.some(pack => pack.bundleOf(cid)))
     )
-  }
-
-  async #openNextPack(): Promise<void> {
-    const ref = this.#manifest.packs.at(-1 - this.packs.length)!
-    const pack = await openPack(ref, this.#sourceTools(), this.#options)
-    this.packs.push(pack)
-    await this.#tools.store.admitNodes(pack.nodes)
-  }
-
-  #sourceTools() {
-    return { ...this.#tools, dataset: this.#manifest.dataset }
   }
 }
 
-/** The delta from what we hold; else those from the nearest older revisions, whose bases we may hold in part. */
+/** The delta from what we hold; else those from the nearest older releases, whose bases we may hold in part. */
 function usefulDeltas({ deltas, revision }: Manifest, held: number | undefined): readonly DeltaRef[] {
   if (held === undefined || held >= revision) return []
   const exact = deltas.filter(({ from }) => from === held)

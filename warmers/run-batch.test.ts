@@ -10,7 +10,7 @@ import { folderStorage } from '../manifests/publish/folder-storage.ts'
 import { writtenFrames } from '../manifests/publish/frame-writer.ts'
 import { writePacks } from '../manifests/publish/pack-writer.ts'
 import { openHttpUpstream } from './http-upstream.ts'
-import { planFill, type DeltaSource, type Want } from './plan-fill.ts'
+import { planFill, type Source, type Want } from './plan-fill.ts'
 import { runBatch, type BatchStore } from './run-batch.ts'
 import { packSource } from './sources.ts'
 import { openStagedRanges } from './staged-ranges.ts'
@@ -38,7 +38,7 @@ function memoryStore(): BatchStore & { readonly kept: Map<Cid, Uint8Array> } {
 }
 
 /** Items of several sizes in one pack, served by `around`, and the plan for all of them. */
-async function world(around: (honest: Handler) => Handler = honest => honest, deltas: (wants: readonly Want[]) => DeltaSource[] = () => []) {
+async function world(around: (honest: Handler) => Handler = honest => honest, deltas: (wants: readonly Want[]) => Source[] = () => []) {
   const stack = new AsyncDisposableStack()
   const folder = stack.use(await temporaryFolder())
   const items = [3_000_000, 1_200_000, 200_000, 5000, 4000, 17, 0].map(size => randomBytes(size))
@@ -63,7 +63,7 @@ async function world(around: (honest: Handler) => Handler = honest => honest, de
   const wants = extents.map(({ extent }, order): Want => ({ cid: extent.cid, sizeBytes: extent.sizeBytes, rule: 'fastcdc-v1', priority: 1, order, why: `item ${order}` }))
   const plan = () =>
     planFill({
-      dataset: 'health/who', revision: 1, wants: wants.filter(({ cid }) => !store.has(cid)), packs: [source], deltas: deltas(wants),
+      dataset: 'health/who', revision: 1, wants: wants.filter(({ cid }) => !store.has(cid)), sources: [...deltas(wants), source],
       holds: cid => store.has(cid), staged: path => staged.spans(path), cost: FREE, batchBytes: 4e6, requestBytes: 262_144,
     })
   return {
@@ -176,12 +176,15 @@ describe('a batch', () => {
   })
 
   it('names what its patches did not yield', async () => {
-    const broken = (wants: readonly Want[]): DeltaSource[] => [
+    const broken = (wants: readonly Want[]): Source[] => [
       {
+        kind: 'delta',
         path: 'deltas/x.delta',
         fileBytes: 10,
-        recipeOf: cid => (cid === wants[0]!.cid ? { spans: [], bases: [] } : undefined),
-        rebuild: async () => Buffer.from('wrong'),
+        bundleOf: cid => (cid === wants[0]!.cid ? { index: 0, span: { offset: 0, length: 0 }, bases: [] } : undefined),
+        async *extentsOf(_index, _stored, cids) {
+          for (const cid of cids) yield { cid, bytes: Buffer.from('wrong') }
+        },
       },
     ]
     await using at = await world(undefined, broken)

@@ -3,12 +3,14 @@
  * which verifies each (I1). Running it again is free: what the store has is skipped, what is staged
  * is not fetched again (I8, I9). Decides nothing but what to do when somebody lied.
  */
+import type { Cid } from '../manifests/cid.ts'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import type { ContentStore } from '../node/store/store.ts'
 import { fetchSpans, type FetchTools } from './fetch-spans.ts'
-import { spansOf, type Batch, type Step, type Want } from './plan-fill.ts'
+import type { Batch, BundledExtent, Step, Want } from './plan-fill.ts'
 import { joined, without } from './spans.ts'
+import type { Span } from './upstream.ts'
 
 export type BatchStore = Pick<ContentStore, 'has' | 'admitExtent' | 'readRange'>
 
@@ -17,6 +19,9 @@ export interface BatchTools extends FetchTools {
   /** Content bytes stored and wire bytes received, as they come. */
   readonly onProgress?: (progress: { readonly contentBytes: number; readonly wireBytes: number }) => void
 }
+
+const TOGETHER_BYTES = 4 * 1024 * 1024
+const TOGETHER_MAX = 512
 
 export interface BatchResult {
   readonly contentBytes: number
@@ -39,7 +44,7 @@ export async function runBatch(batch: Batch, tools: BatchTools, options: Abortab
     await fetchFor(batch, steps, { ...tools, upstreams }, options)
     const wrong = await applySteps(steps, batch, tools, outcome, options)
     if (wrong.length === 0) break
-    await tools.staged.drop(batch.path, joined(wrong.flatMap(({ step }) => spansOf(step))))
+    await tools.staged.drop(batch.path, joined(wrong.map(({ step }) => step.span)))
     // bytes kept from before a power cut may be wrong without anybody's fault: ask once more
     if (distrusted) distrusted = false
     else upstreams = upstreams.slice(1)
@@ -48,22 +53,22 @@ export async function runBatch(batch: Batch, tools: BatchTools, options: Abortab
       throw new EdgeError('UPSTREAM_LIED', `${batch.path}: ${step.wants[0]!.why}: ${error.message}`, { cause: error })
     }
   }
-  await tools.staged.drop(batch.path, joined([...batch.requests, ...batch.steps.flatMap(spansOf)]))
+  await tools.staged.drop(batch.path, joined([...batch.requests, ...batch.steps.map(({ span }) => span)]))
   return outcome
 }
 
 async function fetchFor(batch: Batch, steps: readonly Step[], tools: BatchTools, options: Abortable): Promise<void> {
-  const needed = without(joined(steps.flatMap(spansOf)), tools.staged.spans(batch.path))
+  const needed = without(joined(steps.map(({ span }) => span)), tools.staged.spans(batch.path))
   if (needed.length === 0) return
   // the planned requests, as far as they are still of use; after a lie, just what is lacking
-  const planned = batch.requests.filter(request => without([request], needed).length === 0 || touches(request, needed))
+  const planned = batch.requests.filter(request => touches(request, needed))
   const requests = without(needed, joined(planned)).length === 0 ? planned : needed
   const purpose = { dataset: batch.dataset, reason: batch.reason }
   const onBytes = (wireBytes: number) => tools.onProgress?.({ contentBytes: 0, wireBytes })
   await fetchSpans(tools, { path: batch.path, fileBytes: batch.fileBytes, requests, purpose, onBytes }, options)
 }
 
-function touches(request: { offset: number; length: number }, needed: readonly { offset: number; length: number }[]): boolean {
+function touches(request: Span, needed: readonly Span[]): boolean {
   return needed.some(({ offset, length }) => offset < request.offset + request.length && request.offset < offset + length)
 }
 
@@ -76,65 +81,59 @@ async function applySteps(
   options: Abortable,
 ): Promise<{ step: Step; error: EdgeError }[]> {
   const wrong: { step: Step; error: EdgeError }[] = []
-  for (const group of inGroups(steps)) {
-    options.signal.throwIfAborted()
-    await Promise.all(
-      group.map(async step => {
-        try {
-          await applyStep(step, batch, tools, options)
-          const contentBytes = step.wants.reduce((sum, want) => sum + want.sizeBytes, 0)
-          outcome.contentBytes += contentBytes
-          tools.onProgress?.({ contentBytes, wireBytes: 0 })
-        } catch (error) {
-          if (!isEdgeError(error, 'PACK_INVALID', 'DELTA_INVALID', 'DELTA_BASE_ABSENT', 'CHUNK_CORRUPT', 'CHUNK_ABSENT')) throw error
-          if (step.kind === 'delta') outcome.fallbacks.push({ want: step.wants[0], why: error.message })
-          else wrong.push({ step, error })
-        }
-      }),
-    )
+  for (const step of steps) {
+    try {
+      await applyStep(step, batch, tools, options, contentBytes => {
+        outcome.contentBytes += contentBytes
+        tools.onProgress?.({ contentBytes, wireBytes: 0 })
+      })
+    } catch (error) {
+      options.signal.throwIfAborted()
+      if (!isEdgeError(error, 'PACK_INVALID', 'DELTA_INVALID', 'DELTA_BASE_ABSENT', 'CHUNK_CORRUPT', 'CHUNK_ABSENT')) throw error
+      if (step.source.kind === 'frame') wrong.push({ step, error })
+      else {
+        const left = step.wants.filter(({ cid }) => !tools.store.has(cid))
+        outcome.fallbacks.push(...left.map(want => ({ want, why: error.message })))
+      }
+    }
   }
   return wrong
 }
 
-async function applyStep(step: Step, batch: Batch, { staged, store }: BatchTools, options: Abortable): Promise<void> {
-  if (step.kind === 'delta') {
-    const [want] = step.wants
-    const bytes = await step.delta.rebuild(
-      want.cid,
-      (offset, length) => staged.read(batch.path, { offset, length }),
-      (cid, offset, length) => store.readRange(cid, offset, length, options),
+/** Tiny extents go into the store together, so that they share a sync of the disk; big ones alone. */
+async function applyStep(
+  { source, index, span, wants }: Step,
+  { path }: Batch,
+  { staged, store }: BatchTools,
+  options: Abortable,
+  stored: (contentBytes: number) => void,
+): Promise<void> {
+  const ruleOf = new Map(wants.map(({ cid, rule }) => [cid, rule]))
+  const admit = async (extents: readonly BundledExtent[]) => {
+    await Promise.all(
+      extents.map(async ({ cid, bytes }) => {
+        await store.admitExtent(cid, bytes, ruleOf.get(cid)!, 'fill')
+        stored(bytes.length)
+      }),
     )
-    return await store.admitExtent(want.cid, bytes, want.rule, 'fill')
   }
-  const stored = await staged.read(batch.path, step.span)
-  const extents = await step.pack.extentsOf(step.frame, stored, step.wants.map(({ cid }) => cid))
-  await Promise.all(
-    step.wants.map(async ({ cid, rule }) => {
-      const bytes = extents.get(cid)
-      if (!bytes) throw new EdgeError('PACK_INVALID', `${batch.path}: frame ${step.frame} does not have ${cid}`)
-      await store.admitExtent(cid, bytes, rule, 'fill')
-    }),
-  )
+  let together: BundledExtent[] = []
+  let bytes = 0
+  const readBase = (cid: Cid, offset: number, length: number) => store.readRange(cid, offset, length, options)
+  for await (const extent of source.extentsOf(index, await staged.read(path, span), wants.map(({ cid }) => cid), readBase)) {
+    options.signal.throwIfAborted()
+    together.push(extent)
+    bytes += extent.bytes.length
+    if (bytes < TOGETHER_BYTES && together.length < TOGETHER_MAX) continue
+    await admit(together)
+    together = []
+    bytes = 0
+  }
+  await admit(together)
 }
 
 function stillWanted(step: Step, store: BatchStore, fallbacks: readonly { want: Want }[]): Step[] {
-  const wants = step.wants.filter(({ cid }) => !store.has(cid) && !fallbacks.some(({ want }) => want.cid === cid))
-  if (wants.length === 0) return []
-  return [step.kind === 'delta' ? step : { ...step, wants }]
-}
-
-/** A few steps at a time: tiny ones share a sync of the disk, big ones stay within memory. */
-function* inGroups(steps: readonly Step[]): Generator<readonly Step[]> {
-  const GROUP_BYTES = 8 * 1024 * 1024
-  let group: Step[] = []
-  let bytes = 0
-  for (const step of steps) {
-    group.push(step)
-    bytes += step.wants.reduce((sum, want) => sum + want.sizeBytes, 0)
-    if (bytes < GROUP_BYTES) continue
-    yield group
-    group = []
-    bytes = 0
-  }
-  if (group.length > 0) yield group
+  const failed = new Set(fallbacks.map(({ want }) => want.cid))
+  const wants = step.wants.filter(({ cid }) => !store.has(cid) && !failed.has(cid))
+  return wants.length > 0 ? [{ ...step, wants }] : []
 }

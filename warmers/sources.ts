@@ -10,9 +10,8 @@ import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable, DagNode } from '../manifests/extent.ts'
 import { packPath, type DirectoryRef, type PackRef } from '../manifests/manifest.ts'
 import { expandFrame, frameExtents, openPackDirectory, type PackDirectory } from '../manifests/pack.ts'
-import type { Cid } from '../manifests/cid.ts'
 import { fetchSpans, type FetchTools } from './fetch-spans.ts'
-import type { PackSource } from './plan-fill.ts'
+import type { Source } from './plan-fill.ts'
 
 /** Small files by their SHA-256; a damaged one is as good as none. */
 export interface DigestCache {
@@ -50,40 +49,38 @@ export interface SourceTools extends FetchTools {
   readonly dataset: string
 }
 
-/** A pack with the nodes that its directory brings. */
-export interface OpenPack extends PackSource {
+/** A source with the nodes above extents that its directory brings. */
+export interface OpenSource extends Source {
   readonly nodes: readonly DagNode[]
 }
 
 /** @throws EdgeError `PACK_INVALID`, `UPSTREAM_…` */
-export async function openPack(ref: PackRef, tools: SourceTools, options: Abortable): Promise<OpenPack> {
+export async function openPack(ref: PackRef, tools: SourceTools, options: Abortable): Promise<OpenSource> {
   const path = packPath(ref.sha256)
   const stored = await loadDirectory(path, ref.size, ref.directory, tools, options)
   return packSource(path, ref.size, await openPackDirectory(stored, ref.directory))
 }
 
-export function packSource(path: string, fileBytes: number, directory: PackDirectory): OpenPack {
+export function packSource(path: string, fileBytes: number, directory: PackDirectory): OpenSource {
   return {
+    kind: 'frame',
     path,
     fileBytes,
     nodes: directory.nodes,
-    frameOf(cid) {
+    bundleOf(cid) {
       const [place] = directory.find(cid)
       if (!place) return undefined
       const { offset, storedBytes } = directory.frames[place.frame]!
-      return { index: place.frame, span: { offset, length: storedBytes } }
+      return { index: place.frame, span: { offset, length: storedBytes }, bases: [] }
     },
-    async extentsOf(frame, stored, cids) {
+    async *extentsOf(frame, stored, cids) {
       const raw = await expandFrame(directory.frames[frame]!, stored)
       const byNumber = new Map(frameExtents(directory, frame, raw).map(({ place, bytes }) => [place.extent, bytes]))
-      const found = new Map<Cid, Uint8Array>()
       for (const cid of cids) {
-        for (const { extent } of directory.find(cid)) {
-          const bytes = byNumber.get(extent)
-          if (bytes) found.set(cid, bytes)
-        }
+        const bytes = directory.find(cid).map(({ extent }) => byNumber.get(extent)).find(found => found !== undefined)
+        if (!bytes) throw new EdgeError('PACK_INVALID', `${path}: frame ${frame} does not have ${cid}`)
+        yield { cid, bytes }
       }
-      return found
     },
   }
 }
