@@ -89,6 +89,17 @@ export async function openPackDirectory(stored: Uint8Array, ref: DirectoryRef): 
   return directory
 }
 
+/**
+ * Where a pack's directory is, from its last `TRAILER_BYTES`: for tools that have no manifest.
+ * @returns undefined when this is not the end of a pack.
+ */
+export function parsePackTrailer(trailer: Uint8Array): Omit<DirectoryRef, 'sha256'> | undefined {
+  const bytes = Buffer.from(trailer.buffer, trailer.byteOffset, trailer.length)
+  if (bytes.length !== TRAILER_BYTES || !bytes.subarray(16).equals(TRAILER_MAGIC)) return undefined
+  const offset = Number(bytes.readBigUInt64LE(0))
+  return { offset, size: bytes.readUInt32LE(8), rawSize: bytes.readUInt32LE(12) }
+}
+
 /** @throws EdgeError `PACK_INVALID` */
 export function parsePackDirectory(raw: Uint8Array): PackDirectory {
   return new PackDirectory(new ByteReader(raw, 'PACK_INVALID'))

@@ -1,0 +1,41 @@
+/**
+ * The frames expanded last: extents of one frame are usually asked for one after the other.
+ */
+const CACHE_BYTES_MAX = 24 * 1024 * 1024
+
+export class FrameCache {
+  readonly #frames = new Map<string, Promise<Uint8Array>>()
+  readonly #sizes = new Map<string, number>()
+  #bytes = 0
+
+  /** A frame that could not be had is not remembered. */
+  async get(key: string, load: () => Promise<Uint8Array>): Promise<Uint8Array> {
+    const known = this.#frames.get(key)
+    if (known) {
+      this.#frames.delete(key)
+      this.#frames.set(key, known)
+      return await known
+    }
+    const loading = load()
+    this.#frames.set(key, loading)
+    try {
+      const bytes = await loading
+      this.#sizes.set(key, bytes.length)
+      this.#bytes += bytes.length
+      this.#shrink()
+      return bytes
+    } catch (error) {
+      this.#frames.delete(key)
+      throw error
+    }
+  }
+
+  #shrink(): void {
+    for (const [key, size] of this.#sizes) {
+      if (this.#bytes <= CACHE_BYTES_MAX) return
+      this.#frames.delete(key)
+      this.#sizes.delete(key)
+      this.#bytes -= size
+    }
+  }
+}

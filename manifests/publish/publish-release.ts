@@ -1,0 +1,308 @@
+/**
+ * A folder becomes a release: scanned, packed, with deltas from earlier releases, and signed.
+ *
+ * The same folder gives the same bytes. Packs and deltas are written first, metadata last, the
+ * timestamp last of all: until then everybody sees the release before, and running it again after
+ * any interruption finishes the work, using what was packed already. A folder that has not changed
+ * is read and nothing is written. Memory does not grow with file sizes.
+ */
+import { encodeCatalog, type CatalogEntry } from '../catalog.ts'
+import type { Cid } from '../cid.ts'
+import { parseDatasetName } from '../dataset-name.ts'
+import { sha256Of, type Sha256 } from '../digest.ts'
+import { isEdgeError } from '../errors.ts'
+import { CHUNKING } from '../fastcdc.ts'
+import {
+  encodeManifest,
+  MANIFEST_FORMAT,
+  manifestPath,
+  manifestTarget,
+  packPath,
+  type Manifest,
+  type PackRef,
+  type PinPolicy,
+} from '../manifest.ts'
+import { mediaTypeOf } from '../media-type.ts'
+import { folderFiles, type FolderFiles } from './folder-files.ts'
+import { FolderItems } from './folder-release.ts'
+import { FolderView } from './folder-view.ts'
+import { FrameCache } from './frame-cache.ts'
+import { writtenFrames, type FrameFinder, type PackExtent } from './frame-writer.ts'
+import { loadHistory, orphanPacks, prune, type History } from './history.ts'
+import { openItemHasher } from './item-hasher.ts'
+import { PackReader } from './pack-reader.ts'
+import { writePacks } from './pack-writer.ts'
+import { planPacks } from './plan-packs.ts'
+import { publishDeltas } from './publish-deltas.ts'
+import { ReleaseReader } from './release-reader.ts'
+import type { ReleaseSigner } from './release-signer.ts'
+import type { RepositoryStorage } from './storage.ts'
+
+export type Priority = 0 | 1 | 2 | 3
+
+export interface PublishOptions {
+  /** For people. Title, priority and pins stay what they were in the release before when not given. */
+  readonly title?: string
+  /** Of items that have none of their own; by the dataset's name to begin with: health 0, education 1, else 2. */
+  readonly priority?: Priority
+  readonly priorityOf?: (path: string) => Priority | undefined
+  readonly pin?: PinPolicy
+  /** What the release says as its date: for reproducible bytes (`--date`, SOURCE_DATE_EPOCH). */
+  readonly date?: Date
+  /** How many releases the repository keeps. */
+  readonly keepRevisions?: number
+  /** zstd's. */
+  readonly level?: number
+  /** Threads that hash. */
+  readonly threads?: 1 | 2
+  readonly deltas?: boolean
+  readonly packBytesMax?: number
+  readonly onProgress?: (progress: PublishProgress) => void
+}
+
+export interface PublishProgress {
+  readonly stage: 'hashing' | 'packing' | 'deltas' | 'signing'
+  /** What it is about just now. */
+  readonly path?: string
+  readonly doneBytes: number
+  readonly doneItems: number
+  readonly totalItems: number
+}
+
+export interface PublishRequest {
+  readonly folder: string
+  readonly dataset: string
+  readonly repository: RepositoryStorage
+  readonly signer: ReleaseSigner
+  readonly options?: PublishOptions
+  readonly now: Date
+}
+
+export interface PublishReport {
+  readonly dataset: string
+  readonly revision: number
+  /** False when the folder is what the current release has: nothing was written. */
+  readonly changed: boolean
+  readonly items: number
+  readonly itemBytes: number
+  /** Content that had to be packed, before compression. */
+  readonly packedBytes: number
+  /** New packs and deltas as stored. */
+  readonly packBytes: number
+  readonly deltaBytes: number
+  readonly manifest: Manifest
+  readonly skipped: FolderFiles['skipped']
+  /** Files removed because no kept release needs them. */
+  readonly removed: number
+}
+
+const KEEP_REVISIONS = 9
+const LEVEL = 19
+
+/**
+ * @throws EdgeError `REQUEST_INVALID` (the dataset's name), `PUBLISH_CONFLICT`, `PUBLISH_FOLDER_UNREADABLE`,
+ * `PUBLISH_FOLDER_EMPTY`, `PUBLISH_FILE_CHANGED`, `PATH_INVALID`, and the signer's.
+ */
+export async function publishRelease(request: PublishRequest): Promise<PublishReport> {
+  const { repository, signer, options = {} } = request
+  const dataset = parseDatasetName(request.dataset)
+  await using _held = await repository.lock()
+  const history = await loadHistory(repository, signer, dataset)
+  const { current } = history
+
+  const { files, view, entries } = await scan(request, prioritiesOf(request, current).own)
+  const about = {
+    dataset,
+    title: options.title ?? current?.title,
+    priority: prioritiesOf(request, current).common,
+    pin: options.pin ?? current?.pin,
+    catalog: {
+      root: view.catalog.root,
+      sha256: view.catalog.sha256,
+      size: view.catalog.sizeBytes,
+      items: entries.length,
+      itemBytes: entries.reduce((sum, entry) => sum + entry.sizeBytes, 0),
+    },
+  }
+  const reportOf = async (manifest: Manifest, written: Pick<PublishReport, 'changed' | 'packedBytes' | 'packBytes' | 'deltaBytes'>) => ({
+    ...written,
+    ...{ dataset, revision: manifest.revision, items: entries.length, itemBytes: about.catalog.itemBytes, manifest },
+    skipped: files.skipped,
+    ...(await prune(repository, dataset, manifest, options.keepRevisions ?? KEEP_REVISIONS)),
+  })
+
+  const packs = await openPacks(repository, history)
+  if (current && packs.whole && isSame(current, about)) {
+    return await reportOf(current, { changed: false, packedBytes: 0, packBytes: 0, deltaBytes: 0 })
+  }
+
+  const revision = (current?.revision ?? 0) + 1
+  const plan = await planPacks({
+    needed: view.extentSizes(),
+    nodes: view.nodes,
+    candidates: packs.candidates,
+    trusted: await trustedExtents(repository, history),
+  })
+  const packed = await pack(request, view, plan, packs.candidates)
+  request.options?.onProgress?.({ stage: 'deltas', doneBytes: 0, doneItems: 0, totalItems: entries.length })
+  const deltas = options.deltas === false ? [] : await publishDeltas(repository, history.releases, { view, revision })
+
+  const manifest: Manifest = {
+    format: MANIFEST_FORMAT,
+    ...about,
+    revision,
+    published: `${(options.date ?? request.now).toISOString().slice(0, 19)}Z`,
+    chunking: CHUNKING,
+    packs: [...plan.keep.map(({ ref }) => ref), ...packed.packs],
+    deltas,
+  }
+  await view.assertUnchanged()
+  const bytes = encodeManifest(manifest)
+  request.options?.onProgress?.({ stage: 'signing', doneBytes: 0, doneItems: 0, totalItems: entries.length })
+  await repository.write(manifestPath(dataset, sha256Of(bytes)), bytes)
+  await signer.sign({ targetPath: manifestTarget(dataset), bytes }, repository, request.now)
+  return await reportOf(manifest, {
+    changed: true,
+    packedBytes: packed.rawBytes,
+    packBytes: sizeOf(packed.packs),
+    deltaBytes: sizeOf(deltas),
+  })
+}
+
+async function scan({ folder, options = {} }: PublishRequest, priorityOf: (path: string) => Priority | undefined) {
+  const files = await folderFiles(folder)
+  await using hasher = openItemHasher(options.threads ?? 2)
+  const scanned = new FolderItems(folder)
+  let doneBytes = 0
+  let doneItems = 0
+  await scanned.scan(files.paths, hasher, (path, sizeBytes) => {
+    doneBytes += sizeBytes
+    doneItems += 1
+    options.onProgress?.({ stage: 'hashing', path, doneBytes, doneItems, totalItems: files.paths.length })
+  })
+  const entries = scanned.items.map(({ path, sizeBytes, sha256, root }): CatalogEntry => {
+    const priority = priorityOf(path)
+    return { path, sizeBytes, sha256, root, mediaType: mediaTypeOf(path), ...(priority !== undefined && { priority }) }
+  })
+  return { files, entries, view: new FolderView(scanned, encodeCatalog(entries)) }
+}
+
+/** The manifest's priority, and an item's when it is another one. */
+function prioritiesOf({ dataset, options = {} }: PublishRequest, current: Manifest | undefined) {
+  const byName = dataset.startsWith('health/') ? 0 : dataset.startsWith('education/') ? 1 : 2
+  const common = options.priority ?? current?.priority ?? byName
+  const own = (path: string) => {
+    const priority = options.priorityOf?.(path)
+    return priority === common ? undefined : priority
+  }
+  return { common, own }
+}
+
+function isSame(current: Manifest, about: Pick<Manifest, 'title' | 'priority' | 'pin' | 'catalog'>): boolean {
+  return encodeManifest(current).equals(encodeManifest({ ...current, ...about }))
+}
+
+/** Packs that the new release may use, those of the current one first; `whole` when none of these is missing. */
+async function openPacks(storage: RepositoryStorage, { releases }: History): Promise<{ candidates: PackReader[]; whole: boolean }> {
+  const cache = new FrameCache()
+  const candidates = new Map<Sha256, PackReader>()
+  let whole = true
+  for (const [age, { manifest }] of releases.entries()) {
+    for (const ref of manifest.packs) {
+      if (candidates.has(ref.sha256)) continue
+      const reader = await openPack(storage, cache, ref)
+      if (reader) candidates.set(ref.sha256, reader)
+      else if (age === 0) whole = false
+    }
+  }
+  return { candidates: [...candidates.values()], whole }
+}
+
+async function openPack(storage: RepositoryStorage, cache: FrameCache, ref: PackRef): Promise<PackReader | undefined> {
+  if ((await storage.size(packPath(ref.sha256))) !== ref.size) return undefined
+  try {
+    return await PackReader.open(storage, cache, ref)
+  } catch (error) {
+    if (isEdgeError(error, 'PACK_INVALID')) return undefined
+    throw error
+  }
+}
+
+/** What the current release has, by full digests. */
+async function trustedExtents(storage: RepositoryStorage, { releases: [newest] }: History): Promise<ReadonlySet<Cid>> {
+  const trusted = new Set<Cid>()
+  if (!newest) return trusted
+  try {
+    const reader = await ReleaseReader.open(storage, newest.manifest)
+    for (const { cid } of reader.catalog.extents) trusted.add(cid)
+    for await (const { extents } of reader.items()) for (const { cid } of extents) trusted.add(cid)
+  } catch (error) {
+    if (!isEdgeError(error, 'PACK_INVALID', 'CATALOG_INVALID')) throw error
+  }
+  return trusted
+}
+
+async function pack(
+  { repository, options = {} }: PublishRequest,
+  view: FolderView,
+  { missing, missingNodes }: Awaited<ReturnType<typeof planPacks>>,
+  candidates: readonly PackReader[],
+): Promise<{ packs: PackRef[]; rawBytes: number }> {
+  const level = options.level ?? LEVEL
+  const cache = new FrameCache()
+  const orphans = await Promise.all((await orphanPacks(repository)).map(sha256 => PackReader.openOrphan(repository, cache, sha256)))
+  const known = [...candidates, ...orphans.filter(orphan => orphan !== undefined)]
+  let rawBytes = 0
+  const frames = writtenFrames(
+    missingExtents(view, missing, (path, sizeBytes) => {
+      rawBytes += sizeBytes
+      options.onProgress?.({ stage: 'packing', path, doneBytes: rawBytes, doneItems: 0, totalItems: view.itemCount })
+    }),
+    level,
+    findFrame(known),
+  )
+  const packs = await writePacks(frames, {
+    storage: repository,
+    nodes: missingNodes,
+    level,
+    ...(options.packBytesMax !== undefined && { packBytesMax: options.packBytesMax }),
+  })
+  return { packs, rawBytes }
+}
+
+/** In path order, each once; the catalog's at the end, apart. */
+async function* missingExtents(
+  view: FolderView,
+  missing: ReadonlySet<Cid>,
+  progress: (path: string, sizeBytes: number) => void,
+): AsyncGenerator<PackExtent | undefined> {
+  const left = new Set(missing)
+  const catalog = new Set(view.catalog.extents.map(({ cid }) => cid))
+  const packed = async (path: string, cid: Cid): Promise<PackExtent> => {
+    const { bytes, cut } = await view.read(cid)
+    left.delete(cid)
+    progress(path, bytes.length)
+    return { cid, bytes, ...(cut.node && { node: cut.node.bytes }) }
+  }
+  for (const { path, extents } of view.items()) {
+    for (const { cid } of extents) if (left.has(cid) && !catalog.has(cid)) yield await packed(path, cid)
+  }
+  yield undefined
+  for (const cid of catalog) if (left.has(cid)) yield await packed('', cid)
+}
+
+/** Frames that are compressed already: in packs that are being rewritten, or that an interrupted publish has left. */
+function findFrame(packs: readonly PackReader[]): FrameFinder {
+  return async (extents, raw) => {
+    const cids = extents.map(({ cid }) => cid)
+    for (const pack of packs) {
+      const frame = await pack.storedFrame(cids, raw)
+      if (frame) return frame
+    }
+    return undefined
+  }
+}
+
+function sizeOf(files: readonly { readonly size: number }[]): number {
+  return files.reduce((sum, { size }) => sum + size, 0)
+}
