@@ -28,7 +28,6 @@ const HINTS: Partial<Record<EdgeErrorCode | OtherCode, string>> = {
   STORE_LOCKED: 'the node that runs holds the store; commands reach it by TOWER_DATA, so set the same one',
   STORE_READ_ONLY: 'make the data folder writable, or set TOWER_DATA to another one',
   TRUST_EXPIRED: 'the publisher must renew its timestamp; what is here is served meanwhile, marked not fresh',
-  TRUST_ROOT_ABSENT: 'get the root file from the publisher, by a way you trust, and set TOWER_ROOT to it',
   TRUST_STATE_DAMAGED: 'set trust-v1/ in the data folder aside and start again with TOWER_ROOT',
   UPSTREAM_UNREACHABLE: 'what arrived is kept; run it again when the link is up',
   UPSTREAM_STALLED: 'what arrived is kept; run it again',

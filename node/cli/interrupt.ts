@@ -14,10 +14,20 @@ const SAME_WISH_MS = 1_000
 let controller: AbortController | undefined
 let received: { signal: (typeof SIGNALS)[number]; atMs: number } | undefined
 
-/** Aborted by SIGINT, SIGTERM and SIGHUP. Until it is asked for, they end the process as usual. */
-export function interruption(): AbortSignal {
+/**
+ * Aborted by SIGINT, SIGTERM and SIGHUP. Until it is asked for, they end the process as usual.
+ *
+ * @param endsWithinMs for commands that may be cut anywhere: the process ends then, ready or not.
+ */
+export function interruption({ endsWithinMs }: { readonly endsWithinMs?: number } = {}): AbortSignal {
   controller ??= listen()
-  return controller.signal
+  const { signal } = controller
+  if (endsWithinMs !== undefined) {
+    signal.addEventListener('abort', () => {
+      setTimeout(() => process.exit(interruptedExitCode()), endsWithinMs).unref()
+    })
+  }
+  return signal
 }
 
 function listen(): AbortController {

@@ -6,7 +6,7 @@ import { text } from 'node:stream/consumers'
 import { describe, expect, it } from 'vitest'
 
 const TOWER = join(import.meta.dirname, 'tower')
-const NAMES = ['keys', 'config']
+const NAMES = ['publish', 'keys', 'config']
 
 async function tower(args: readonly string[], { env = {}, cwd = tmpdir(), command = TOWER } = {}) {
   const child = spawn(command, args, { cwd, env: { PATH: process.env['PATH'], ...env } })

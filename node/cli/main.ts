@@ -20,6 +20,10 @@ interface Entry {
 }
 
 const COMMANDS: Record<string, Entry> = {
+  publish: {
+    summary: 'make a signed release of a folder',
+    load: async () => (await import('./publish.ts')).publishCommand(),
+  },
   keys: {
     summary: "a repository's keys: who may publish what",
     load: async () => (await import('./keys.ts')).keysCommand(),

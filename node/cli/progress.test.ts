@@ -69,6 +69,16 @@ describe('progress', () => {
     expect(screen.text).toMatch(/100 %.*\n$/)
   })
 
+  it('leaves no line of what was over at once', () => {
+    const screen = openScreen(false)
+    {
+      using progress = openProgress({ json: false, screen, now: () => 0 })
+      progress.show({ label: 'hashing', doneBytes: 1 })
+      progress.show({ label: 'packing', doneBytes: 2 })
+    }
+    expect(screen.text).toBe('')
+  })
+
   it('is silent for programs', () => {
     const screen = openScreen(true)
     {

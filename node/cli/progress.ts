@@ -68,29 +68,36 @@ function openBar(screen: Screen, now: () => number): Progress {
   }
 }
 
+/** What is over within ten seconds leaves no line. */
 function openLines(screen: Screen, now: () => number): Progress {
   const rate = openRate(now)
   let bar: Bar | undefined
-  let written: Bar | undefined
-  let writtenMs = -Infinity
+  let sinceMs = now()
+  let isLong = false
   const write = () => {
-    if (!bar || bar === written) return
-    screen.write(`${barLine(bar, rate.of(bar))}\n`)
-    written = bar
-    writtenMs = now()
+    if (bar) screen.write(`${barLine(bar, rate.of(bar))}\n`)
+    sinceMs = now()
+    isLong = true
+  }
+  const finish = () => {
+    if (isLong) write()
+    isLong = false
+    bar = undefined
   }
   return {
     show(next) {
-      if (bar && bar.label !== next.label) write()
-      const isNew = bar?.label !== next.label
+      if (bar?.label !== next.label) {
+        finish()
+        sinceMs = now()
+      }
       bar = next
-      if (isNew) writtenMs = now()
-      if (now() - writtenMs >= LINE_MS) write()
+      rate.of(next)
+      if (now() - sinceMs >= LINE_MS) write()
     },
     note(text) {
       screen.write(`${text}\n`)
     },
-    [Symbol.dispose]: write,
+    [Symbol.dispose]: finish,
   }
 }
 
