@@ -1,20 +1,10 @@
-import { spawn } from 'node:child_process'
 import { mkdtempDisposable, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
 import { describe, expect, it } from 'vitest'
+import { TOWER, tower } from './testing.ts'
 
-const TOWER = join(import.meta.dirname, 'tower')
 const NAMES = ['publish', 'keys', 'config']
-
-async function tower(args: readonly string[], { env = {}, cwd = tmpdir(), command = TOWER } = {}) {
-  const child = spawn(command, args, { cwd, env: { PATH: process.env['PATH'], ...env } })
-  const exit = Promise.withResolvers<number | null>()
-  child.on('error', exit.reject).on('exit', exit.resolve)
-  const [code, stdout, stderr] = await Promise.all([exit.promise, text(child.stdout), text(child.stderr)])
-  return { code, stdout, stderr }
-}
 
 describe('tower', () => {
   it('names its commands', async () => {
