@@ -8,8 +8,9 @@
  * Answers: 200, 206, 304, 412, 416, and problems: 400 path tricks, 404 unknown, 405 method, 410
  * denied, 503 with `Retry-After` when bytes are not here and cannot be had now.
  */
-import { createHash, hash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { type Sha256, openSha256 } from '../../manifests/digest.ts'
 import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
 import type { ByteRange } from '../../manifests/extent.ts'
 import type { ChunkSlice, Library, OpenItem } from '../library.ts'
@@ -232,8 +233,8 @@ export class ItemHandler {
     const lengthBytes = range.last - range.first + 1
     const wanted = wishes?.contentDigest === 'wanted'
     const digestBytesMax = wanted ? CONTENT_DIGEST_WANTED_BYTES_MAX : CONTENT_DIGEST_BYTES_MAX
-    const withDigest = status === 206 && lengthBytes <= digestBytesMax
-    if (lengthBytes > INLINE_BYTES_MAX && !withDigest) return false
+    const hashed = status === 206 && lengthBytes <= digestBytesMax
+    if (lengthBytes > INLINE_BYTES_MAX && !hashed) return false
 
     const slices: ChunkSlice[] = []
     const buffers: Buffer[] = []
@@ -252,8 +253,11 @@ export class ItemHandler {
 
     const views = slices.map(({ from, to }, i) => buffers[i]!.subarray(from, to))
     if (status === 206) {
-      const digest = withDigest ? digestField(digestOfPart(slices, views)) : undefined
-      res.writeHead(206, withWishes(fields.part(source, nowMs, range, digest), wishes, item.path))
+      const digest = soleChunkDigest(slices) ?? (hashed ? digestOf(views) : undefined)
+      res.writeHead(
+        206,
+        withWishes(fields.part(source, nowMs, range, digest && digestField(digest)), wishes, item.path),
+      )
     } else {
       memory.offer(item.sha256, views, item.sizeBytes)
       const list = fields.whole(source, nowMs)
@@ -385,11 +389,15 @@ function absentUnless(error: unknown, { dataset, path }: OpenItem): unknown {
   return new EdgeError('ITEM_ABSENT', `not here yet: ${dataset} ${path}`, { cause: error })
 }
 
-/** Free when the part is exactly one chunk: its name is the digest. */
-function digestOfPart(slices: readonly ChunkSlice[], views: readonly Buffer[]): ChunkSlice['digest'] {
-  const [slice] = slices
-  if (slices.length === 1 && slice?.from === 0 && slice.to === slice.sizeBytes) return slice.digest
-  const running = createHash('sha256')
+/** Free: where the part is exactly one chunk, its name is the digest. */
+function soleChunkDigest([slice, ...more]: readonly ChunkSlice[]): Sha256 | undefined {
+  return slice && more.length === 0 && slice.from === 0 && slice.to === slice.sizeBytes
+    ? slice.digest
+    : undefined
+}
+
+function digestOf(views: readonly Buffer[]): Sha256 {
+  const running = openSha256()
   for (const view of views) running.update(view)
-  return running.digest('hex') as ChunkSlice['digest']
+  return running.digest()
 }

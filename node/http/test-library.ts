@@ -81,6 +81,7 @@ export class TestItem implements OpenItem, Disposable {
   }
 
   residency({ first, last }: ByteRange): { state: 'present' | 'partial' | 'absent'; tier: Tier | null } {
+    if (this.faults.absent.length === 0) return { state: 'present', tier: this.faults.tier }
     const touched = this.chunks.filter(({ start, sizeBytes }) => start <= last && first < start + sizeBytes)
     const here = touched.filter(chunk => !this.#isAbsent(chunk))
     if (here.length === touched.length) return { state: 'present', tier: this.faults.tier }

@@ -1,0 +1,137 @@
+/**
+ * The servers that are compared, each a process of its own on one core, over the same folder of files:
+ * our node, NGINX (sendfile, unverified), Varnish over it (memory, unverified), and the plain
+ * `node:http` that people write (a file stream piped into the response, unverified).
+ */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { EdgeError } from '../../manifests/errors.ts'
+
+export interface BenchServer extends AsyncDisposable {
+  readonly name: 'towerlight' | 'towerlight-nginx' | 'nginx' | 'varnish' | 'node'
+  readonly port: number
+  readonly pid: number
+}
+
+export interface Place {
+  /** Scratch space; the files to serve are in `<dir>/files`. */
+  readonly dir: string
+  readonly core: number
+}
+
+export async function startTowerlight({ dir, core }: Place): Promise<BenchServer> {
+  const script = new URL('serve-node.ts', import.meta.url).pathname
+  return startScript('towerlight', script, [join(dir, 'files')], core)
+}
+
+export async function startPlainNode({ dir, core }: Place): Promise<BenchServer> {
+  const script = new URL('serve-plain.ts', import.meta.url).pathname
+  return startScript('node', script, [join(dir, 'files')], core)
+}
+
+export async function startNginx({ dir, core }: Place): Promise<BenchServer> {
+  const [home, port] = [join(dir, 'nginx'), await freePort()]
+  mkdirSync(home, { recursive: true })
+  const temps = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+    kind => `${kind}_temp_path ${home}/${kind};`,
+  )
+  writeFileSync(
+    join(home, 'nginx.conf'),
+    `worker_processes 1; daemon off; pid ${home}/pid; error_log ${home}/error.log;
+events { worker_connections 8192; }
+http {
+  ${temps.join(' ')}
+  access_log off; sendfile on; tcp_nopush off; keepalive_requests 1000000000; open_file_cache max=200000;
+  server { listen 127.0.0.1:${port}; location /data/bench/read/ { alias ${join(dir, 'files')}/; } }
+}
+`,
+  )
+  const child = pinned(core, ['nginx', '-c', join(home, 'nginx.conf')])
+  await answers(port)
+  return holding('nginx', port, Number(readFileSync(join(home, 'pid'), 'utf8')), child)
+}
+
+/** In front of `nginx`, which it asks once for each object. */
+export async function startVarnish(
+  { dir, core }: Place,
+  backend: BenchServer,
+  memoryMb: number,
+): Promise<BenchServer> {
+  const port = await freePort()
+  const args = [
+    '-F',
+    '-n',
+    join(dir, 'varnish'),
+    '-a',
+    `127.0.0.1:${port}`,
+    '-b',
+    `127.0.0.1:${backend.port}`,
+    '-s',
+    `malloc,${memoryMb}m`,
+    '-p',
+    'default_ttl=86400',
+  ]
+  const child = pinned(core, ['varnishd', ...args])
+  await answers(port)
+  return holding('varnish', port, child.pid as number, child)
+}
+
+async function startScript(
+  name: BenchServer['name'],
+  script: string,
+  args: readonly string[],
+  core: number,
+): Promise<BenchServer> {
+  const child = pinned(core, [process.execPath, script, ...args])
+  for await (const line of createInterface({ input: child.stdout! })) {
+    if (line.startsWith('PORT ')) return holding(name, Number(line.slice(5)), child.pid as number, child)
+  }
+  throw new Error(`${name} did not start`)
+}
+
+function pinned(core: number, command: readonly string[]): ChildProcess {
+  return spawn('taskset', ['-c', String(core), ...command], {
+    stdio: ['ignore', 'pipe', process.env.BENCH_VERBOSE ? 'inherit' : 'ignore'],
+  })
+}
+
+function holding(name: BenchServer['name'], port: number, pid: number, child: ChildProcess): BenchServer {
+  return {
+    name,
+    port,
+    pid,
+    async [Symbol.asyncDispose]() {
+      if (child.exitCode !== null || child.signalCode !== null) return
+      child.kill('SIGTERM')
+      await once(child, 'exit')
+    },
+  }
+}
+
+export async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+async function answers(port: number): Promise<void> {
+  for (let tries = 0; tries < 100; tries++) {
+    const up = await fetch(`http://127.0.0.1:${port}/`).then(
+      response => response.arrayBuffer(),
+      () => undefined,
+    )
+    if (up) return
+    await new Promise(resolve => setTimeout(resolve, 50))
+  }
+  throw new EdgeError(
+    'DEPENDENCY_ABSENT',
+    `no server came up on port ${port}: are nginx and varnish installed?`,
+  )
+}
