@@ -13,8 +13,11 @@ declare const brand: unique symbol
 export type Cid = string & { readonly [brand]: 'cid' }
 export type Codec = 'raw' | 'dag-pb'
 
-const ALPHABET = 'abcdefghijklmnopqrstuvwxyz234567'
-const VALUE_OF = new Map([...ALPHABET].map((letter, value) => [letter, value]))
+const LETTERS = Buffer.from('abcdefghijklmnopqrstuvwxyz234567')
+const NO_LETTER = 255
+/** By character code. */
+const VALUE_OF = new Uint8Array(128).fill(NO_LETTER)
+for (const [value, letter] of LETTERS.entries()) VALUE_OF[letter] = value
 const CODEC_BYTE = { raw: 0x55, 'dag-pb': 0x70 } as const
 export const CID_BYTES = 36
 const CID_CHARACTERS = 59
@@ -69,34 +72,36 @@ function isOurForm(bytes: Uint8Array): boolean {
 
 /** RFC 4648 §6 without padding, lower case. */
 function base32Of(bytes: Uint8Array): string {
-  let text = ''
+  const text = Buffer.allocUnsafe(Math.ceil((bytes.length * 8) / 5))
+  let length = 0
   let pending = 0
   let bits = 0
-  for (const byte of bytes) {
-    pending = (pending << 8) | byte
+  for (let at = 0; at < bytes.length; at++) {
+    pending = (pending << 8) | bytes[at]!
     bits += 8
     while (bits >= 5) {
       bits -= 5
-      text += ALPHABET[(pending >>> bits) & 31]
+      text[length++] = LETTERS[(pending >>> bits) & 31]!
     }
     pending &= (1 << bits) - 1
   }
-  return bits > 0 ? text + ALPHABET[(pending << (5 - bits)) & 31] : text
+  if (bits > 0) text[length++] = LETTERS[(pending << (5 - bits)) & 31]!
+  return text.latin1Slice(0, length)
 }
 
 function base32Bytes(text: string): Buffer | undefined {
-  const bytes = Buffer.alloc(Math.floor((text.length * 5) / 8))
+  const bytes = Buffer.allocUnsafe(Math.floor((text.length * 5) / 8))
   let pending = 0
   let bits = 0
-  let at = 0
-  for (const letter of text) {
-    const value = VALUE_OF.get(letter)
-    if (value === undefined) return undefined
+  let length = 0
+  for (let at = 0; at < text.length; at++) {
+    const value = VALUE_OF[text.charCodeAt(at)] ?? NO_LETTER
+    if (value === NO_LETTER) return undefined
     pending = (pending << 5) | value
     bits += 5
     if (bits >= 8) {
       bits -= 8
-      bytes[at++] = (pending >>> bits) & 255
+      bytes[length++] = (pending >>> bits) & 255
       pending &= (1 << bits) - 1
     }
   }
