@@ -1,0 +1,92 @@
+/**
+ * How fast a fill may go: a token bucket per link, whose rate yields to the people on it.
+ *
+ * The rate follows measured delay as LEDBAT does (RFC 6817 §2.4): while the queueing delay that we
+ * add is below the target the rate grows, above it shrinks, in proportion; a loss of the delay
+ * signal leaves it where it is. The base delay is the least of the last ten minutes.
+ * Pure but for the clock and the timer, which are handed in.
+ */
+import type { Pace } from './http-upstream.ts'
+
+export interface PaceOptions {
+  /** Never faster; Infinity for no limit. */
+  readonly bytesPerSecondMax: number
+  /** Whether to yield to others. */
+  readonly shared: boolean
+  readonly nowMs: () => number
+  /** Resolves after `ms`, or rejects with the signal's reason. */
+  readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
+}
+
+export interface LinkPace extends Pace {
+  /** A round trip was measured: a small request's time to its first byte, or a probe's. */
+  delayed(ms: number): void
+  readonly bytesPerSecond: number
+  readonly queueingMs: number
+}
+
+/** RFC 6817: no more than 100 ms; people notice less. */
+const TARGET_MS = 60
+const RATE_MIN = 16 * 1024
+/** What is tried first on a shared link of unknown speed. */
+const RATE_START = 256 * 1024
+/** The largest step per measurement. */
+const GAIN = 0.15
+const BASE_MS = 10 * 60_000
+const BURST_MS = 250
+
+export function openPace(options: PaceOptions): LinkPace {
+  const { bytesPerSecondMax: max, shared, nowMs, wait } = options
+  let rate = shared ? Math.min(RATE_START, max) : max
+  let tokens = 0
+  let filledAtMs = nowMs()
+  let queueingMs = 0
+  let moved = 0
+  let movedSince = nowMs()
+  let delays: { atMs: number; ms: number }[] = []
+
+  const fill = () => {
+    const now = nowMs()
+    if (rate === Infinity) tokens = 0
+    else tokens = Math.min(burst(), tokens + (rate * (now - filledAtMs)) / 1000)
+    filledAtMs = now
+  }
+  const burst = () => Math.max((rate * BURST_MS) / 1000, 16 * 1024)
+
+  return {
+    async spend(bytes, signal) {
+      moved += bytes
+      if (rate === Infinity) return
+      fill()
+      tokens -= bytes
+      // what has arrived has been spent already: so the debt is waited off afterwards
+      while (tokens < 0) {
+        await wait(Math.min(Math.max((-tokens / rate) * 1000, 1), 1000), signal)
+        fill()
+      }
+    },
+    delayed(ms) {
+      const now = nowMs()
+      delays = [...delays.filter(({ atMs }) => atMs > now - BASE_MS), { atMs: now, ms }].slice(-1000)
+      const base = Math.min(...delays.map(delay => delay.ms))
+      // the lesser of the last two: one late packet is no queue
+      queueingMs = Math.min(...delays.slice(-2).map(delay => delay.ms)) - base
+      if (!shared) return
+      fill()
+      const offTarget = Math.max(-1, Math.min(1, (TARGET_MS - queueingMs) / TARGET_MS))
+      const elapsed = Math.max(now - movedSince, 1)
+      const used = (moved * 1000) / elapsed
+      moved = 0
+      movedSince = now
+      // growing is only earned by using what there is
+      if (offTarget > 0 && used < rate / 2) return
+      rate = Math.min(max, Math.max(RATE_MIN, rate * (1 + GAIN * offTarget)))
+    },
+    get bytesPerSecond() {
+      return rate
+    },
+    get queueingMs() {
+      return queueingMs
+    },
+  }
+}
