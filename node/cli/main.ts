@@ -47,7 +47,7 @@ async function run(args: readonly string[]): Promise<number> {
   try {
     const tower = await programFor(args[0] === 'help' ? args[1] : asked)
     await tower.parseAsync(args, { from: 'user' })
-    return interruptedExitCode() ?? (typeof process.exitCode === 'number' ? process.exitCode : EXIT.done)
+    return typeof process.exitCode === 'number' ? process.exitCode : EXIT.done
   } catch (error) {
     const plain = asked !== undefined && COMMANDS[asked]?.plainExit === true
     const code = exitCodeOf(error, args.includes('--json'))
