@@ -31,8 +31,9 @@ export async function openS3Storage(options: S3StorageOptions): Promise<Reposito
 
   return {
     async read(path, range) {
-      if (range?.length === 0) return new Uint8Array(0)
-      return (await spool.read(path, range)) ?? (await bucket.read(path, { signal }, range))
+      const spooled = await spool.read(path, range)
+      if (spooled || range?.length !== 0) return spooled ?? (await bucket.read(path, { signal }, range))
+      return (await bucket.sizeOf(path, { signal })) === undefined ? undefined : new Uint8Array(0)
     },
     size: path => bucket.sizeOf(path, { signal }),
     write: (path, bytes, { ifAbsent = false } = {}) =>

@@ -42,7 +42,8 @@ export function httpStorage(options: HttpStorageOptions): RepositoryStorage {
     async read(path, range) {
       const local = await spool.read(path, range)
       if (local) return local
-      const headers = range && range.length > 0 ? { range: `bytes=${range.offset}-${range.offset + range.length - 1}` } : {}
+      if (range?.length === 0) return (await client.size(path)) === undefined ? undefined : new Uint8Array(0)
+      const headers = range ? { range: `bytes=${range.offset}-${range.offset + range.length - 1}` } : {}
       return await client.read(path, headers)
     },
 
@@ -106,7 +107,7 @@ class PublishClient {
     }
   }
 
-  async read(path: string, headers: Record<string, string>): Promise<Buffer | undefined> {
+  async read(path: string, headers: Readonly<Record<string, string>>): Promise<Buffer | undefined> {
     const answer = await this.#call('GET', `/publish/files/${path}`, { headers, absent: true })
     return answer.statusCode === 404 ? void (await answer.body.dump()) : Buffer.from(await answer.body.arrayBuffer())
   }
