@@ -10,6 +10,8 @@
  * `ofBound` is the share of what a verified read must cost at least: (CPU of SHA-256 over the chunks
  * that cover the request + CPU of NGINX for the same request) / ours; 1 is the limit.
  *
+ * `fairness`: 48 small clients beside 16 bulk ones; what the small ones wait, what the bulk ones lose.
+ *
  * Run as `node bench/read.ts [--seconds 3] [--rounds 3] [--servers towerlight,nginx,varnish,node] [--only 1k,64k]
  * [--big-mib 256] [--items 5000]`; one JSON line per server and workload.
  */
@@ -18,7 +20,7 @@ import { availableParallelism, cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { rssMbOf } from './read/cpu.ts'
-import { drive } from './read/load.ts'
+import { type Load, type Measured, drive } from './read/load.ts'
 import {
   type BenchServer,
   startNginx,
@@ -62,6 +64,32 @@ if (names.includes('node')) servers.push(stack.use(await startPlainNode(place)))
 const chosen = values.only?.split(',')
 for (const workload of workloads(join(dir, 'files'), sizes)) {
   if (!chosen || chosen.includes(workload.name)) await compare(workload)
+}
+if (!chosen || chosen.includes('fairness')) for (const server of servers) await fairness(server)
+
+/** 48 clients of 1 KiB that think 10 to 40 ms, beside 16 that load 16 MiB after 16 MiB. */
+async function fairness(server: BenchServer): Promise<void> {
+  const options = { seconds: Number(values.seconds), core: CLIENT_CORE, dir }
+  const at = (name: string) => [{ path: `/data/bench/read/${name}` }]
+  const bulk: Load = { name: 'bulk', requests: at('16m'), connections: 16 }
+  const small: Load = { name: 'small', requests: at('1k'), connections: 48, thinkMs: [10, 40] }
+  const alone = await drive(bulk, server, options)
+  const [beside, few] = await Promise.all([drive(bulk, server, options), drive(small, server, options)])
+  const mbps = ({ bodyBytes, seconds }: Measured): number => rounded(bodyBytes / seconds / 1e6)
+  console.log(
+    JSON.stringify({
+      bench: 'read',
+      server: server.name,
+      size: 'fairness',
+      rps: Math.round(few.requests / few.seconds),
+      p50ms: few.p50ms,
+      p99ms: few.p99ms,
+      mbps: mbps(beside),
+      mbpsAlone: mbps(alone),
+      bulkShare: rounded(mbps(beside) / mbps(alone), 2),
+      rssMb: rounded(rssMbOf(server.pid)),
+    }),
+  )
 }
 
 async function compare(workload: Workload): Promise<void> {

@@ -15,6 +15,8 @@ export interface Load {
   /** Drawn from in order of the random numbers of `seed`; `range` as in a Range field. */
   readonly requests: readonly { readonly path: string; readonly range?: string }[]
   readonly connections: number
+  /** Each client waits this long between its requests, at random. */
+  readonly thinkMs?: readonly [least: number, most: number]
 }
 
 export interface Measured {
@@ -34,7 +36,7 @@ export async function drive(
   server: { readonly port: number; readonly pid: number },
   options: { readonly seconds: number; readonly core: number; readonly dir: string },
 ): Promise<Measured> {
-  const script = join(options.dir, 'load.lua')
+  const script = join(options.dir, `load-${load.name}.lua`)
   writeFileSync(script, luaOf(load))
   const args = [
     '-c',
@@ -79,7 +81,7 @@ export async function drive(
   }
 }
 
-function luaOf({ requests }: Load): string {
+function luaOf({ requests, thinkMs }: Load): string {
   const table = requests
     .map(
       ({ path, range }) =>
@@ -102,6 +104,7 @@ request = function()
   if next > #made then next = 1 end
   return made[next]
 end
+${thinkMs ? `delay = function() return math.random(${thinkMs[0]}, ${thinkMs[1]}) end` : ''}
 done = function(summary, latency, requests)
   local e = summary.errors
   io.write(string.format("RESULT %d %d %d %d %d %d\\n", summary.requests, summary.duration, summary.bytes,
