@@ -22,8 +22,7 @@ const BELOW: Record<string, readonly string[]> = {
 }
 const IMPORT = /(?:^|[\s;}])(?:import|export)\s+(?:[^'"()]*?\sfrom\s*)?'([^']+)'|\bimport\(\s*'([^']+)'/g
 const SOCKETS = /^(?:node:(?:net|tls|dgram|https?|http2|child_process|cluster)|undici|ioredis|bullmq|hono)/
-const CLOCK =
-  /\bDate\.now\(|\bnew Date\(\)|\bperformance\.now\(|\bhrtime\b|\bset(?:Timeout|Interval)\(|node:timers/
+const CLOCK = /\bDate\.now\(|\bnew Date\(\)|\bperformance\.now\(|\bhrtime\b|\bset(?:Timeout|Interval)\(/
 const ENVIRONMENT = /\bprocess\.env\b/
 
 export interface Source {
