@@ -59,7 +59,7 @@ export type FillEvent =
   | { readonly type: 'activated'; readonly dataset: string; readonly revision: number }
   | {
       readonly type: 'done'
-      /** Nothing that was planned is missing. */
+      /** Nothing failed: all that is wanted is here. */
       readonly complete: boolean
       readonly contentBytes: number
       /** Everything that crossed the wire in this fill, requests and headers included. */
@@ -78,18 +78,24 @@ const PROGRESS_MS = 250
 export async function* fillOnce(request: FillRequest): AsyncGenerator<FillEvent> {
   const since = performance.now()
   const wireBefore = wireOfAll(request)
-  const { refreshed, prepared, plans } = yield* planAll(request)
+  const { refreshed, prepared, plans, failures } = yield* planAll(request)
   yield { type: 'planned', ...planReport(plans, refreshed?.idle, wireSince(request, wireBefore)) }
 
   const events = new Channel<FillEvent>()
-  const run = new FillRun(request, prepared, event => events.push(event))
+  const left = new AbortController()
+  const signal = AbortSignal.any([request.signal, left.signal])
+  const run = new FillRun({ ...request, signal }, prepared, event => events.push(event))
   const finished = run.all(plans).finally(() => events.end())
   finished.catch(() => undefined)
-  yield* events
+  try {
+    yield* events
+  } finally {
+    left.abort() // whoever stops listening stops the fill
+  }
   const { complete, contentBytes, fallbacks } = await finished
   yield {
     type: 'done',
-    complete,
+    complete: complete && failures === 0,
     contentBytes,
     wire: wireSince(request, wireBefore),
     fallbacks,
@@ -112,6 +118,7 @@ export async function planOnce(request: Omit<FillRequest, 'queue'>): Promise<Pla
 async function* planAll(request: Omit<FillRequest, 'queue'>) {
   const options = { signal: request.signal }
   let refreshed: Refreshed | undefined
+  let failures = 0
   if (!request.skipRefresh) {
     try {
       refreshed = await refresh(request, options)
@@ -120,6 +127,7 @@ async function* planAll(request: Omit<FillRequest, 'queue'>) {
       // what was accepted before can be completed without news
       request.signal.throwIfAborted()
       if (!isEdgeError(error) || !error.retryable || request.releases.releases().length === 0) throw error
+      failures++
       yield failureOf('', error, 'failed')
     }
   }
@@ -132,10 +140,11 @@ async function* planAll(request: Omit<FillRequest, 'queue'>) {
     } catch (error) {
       request.signal.throwIfAborted()
       if (!isEdgeError(error)) throw error
+      failures++
       yield failureOf(dataset, error, 'failed')
     }
   }
-  return { refreshed, prepared, plans: prepared.map(one => planPrepared(one, request)) }
+  return { refreshed, failures, prepared, plans: prepared.map(one => planPrepared(one, request)) }
 }
 
 /** The part of a fill that moves content. */

@@ -5,7 +5,7 @@
  */
 import type { Cid } from '../manifests/cid.ts'
 import { isEdgeError } from '../manifests/errors.ts'
-import type { Abortable } from '../manifests/extent.ts'
+import type { Abortable, DagNode } from '../manifests/extent.ts'
 import type { DeltaRef, Manifest } from '../manifests/manifest.ts'
 import type { ContentStore } from '../node/store/store.ts'
 import { openDelta, type OpenDelta } from './delta-source.ts'
@@ -48,13 +48,13 @@ export async function prepareDataset(
   const manifest = release?.next ?? release?.current
   if (!release || !manifest) return undefined
   const sources = new Sources(release, manifest, tools, options, withoutDelta)
-  let missing = tools.releases.missing(dataset)
+  let missing = await tools.releases.missing(dataset)
   for (let round = 0; round < ROUNDS_MAX && missing.nodes.length + missing.extents.length > 0; round++) {
     const hasMore = await sources.cover(missing)
     const catalog = wantsOf(missing).filter(({ priority }) => priority === -1)
     const hasCatalog = catalog.length > 0 && (await fetchCatalog(dataset, catalog, sources, tools, options))
     if (!hasMore && !hasCatalog) break
-    missing = tools.releases.missing(dataset)
+    missing = await tools.releases.missing(dataset)
   }
   return { dataset, revision: manifest.revision, missing, sources: sources.all }
 }
@@ -157,24 +157,26 @@ class Sources {
 
   /**
    * Opens what is needed, deltas before packs, until each thing missing has a source.
-   * @returns whether nodes came, so that more may be known to be missing.
+   * @returns whether nodes came that were missing, so that what is below them can be named.
    */
   async cover(missing: Missing): Promise<boolean> {
-    let came = 0
-    for (const ref of this.#deltasToOpen) came += await this.#openDelta(ref)
+    const wanted = new Set([...missing.nodes, ...missing.extents.map(({ cid }) => cid)])
+    const isNews = (nodes: readonly DagNode[]) => nodes.some(({ cid }) => wanted.has(cid))
+    let hasNews = false
+    for (const ref of this.#deltasToOpen) hasNews = isNews(await this.#openDelta(ref)) || hasNews
     this.#deltasToOpen = []
-    for (const delta of this.#deltas) came += await this.#nameItems(delta)
-    if (came > 0) return true
+    for (const delta of this.#deltas) hasNews = isNews(await this.#nameItems(delta)) || hasNews
+    if (hasNews) return true
     while (!this.#covers(missing)) {
       const nodes = await this.openNextPack()
       if (!nodes) break
-      came += nodes.length
+      hasNews = isNews(nodes) || hasNews
     }
-    return came > 0 && missing.nodes.length > 0
+    return hasNews
   }
 
   /** Newest first: what a release brings is in its last packs. @returns its nodes; undefined when all are open. */
-  async openNextPack(): Promise<OpenSource['nodes'] | undefined> {
+  async openNextPack(): Promise<readonly DagNode[] | undefined> {
     const ref = this.#manifest.packs.at(-1 - this.#packs.length)
     if (!ref) return undefined
     const pack = await openPack(ref, { ...this.#tools, dataset: this.#manifest.dataset }, this.#options)
@@ -183,29 +185,29 @@ class Sources {
     return pack.nodes
   }
 
-  async #openDelta(ref: DeltaRef): Promise<number> {
+  async #openDelta(ref: DeltaRef): Promise<readonly DagNode[]> {
     const older = this.#release.current ? [this.#release.current] : []
     const tools = { ...this.#tools, dataset: this.#manifest.dataset }
     try {
       const delta = await openDelta(ref, this.#manifest, older, tools, this.#options)
       this.#deltas.push(delta)
       await this.#tools.store.admitNodes(delta.nodes)
-      return delta.nodes.length
+      return delta.nodes
     } catch (error) {
       // there are full frames, too
       this.#options.signal.throwIfAborted()
-      if (isEdgeError(error, 'DELTA_INVALID', 'NOT_FOUND', 'UPSTREAM_LIED')) return 0
+      if (isEdgeError(error, 'DELTA_INVALID', 'NOT_FOUND', 'UPSTREAM_LIED')) return []
       throw error
     }
   }
 
-  async #nameItems(delta: OpenDelta): Promise<number> {
+  async #nameItems(delta: OpenDelta): Promise<readonly DagNode[]> {
     try {
       const nodes = await delta.nameItems(this.#options)
       await this.#tools.store.admitNodes(nodes)
-      return nodes.length
+      return nodes
     } catch (error) {
-      if (isEdgeError(error, 'CHUNK_ABSENT', 'DELTA_INVALID')) return 0 // the catalog is not here yet; or: frames
+      if (isEdgeError(error, 'CHUNK_ABSENT', 'DELTA_INVALID')) return [] // the catalog is not here yet; or: frames
       throw error
     }
   }
@@ -217,7 +219,7 @@ class Sources {
     const brought = new Set(this.#packs.flatMap(pack => pack.nodes.map(({ cid }) => cid)))
     return (
       nodes.every(cid => brought.has(cid)) &&
-      extents.every(({ cid }) => byDelta(cid) || this.#packs.some(pack => pack.bundleOf(cid)))
+      extents.every(({ cid }) => byDelta(cid) || brought.has(cid) || this.#packs.some(pack => pack.bundleOf(cid)))
     )
   }
 }

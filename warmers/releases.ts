@@ -18,9 +18,12 @@ export interface MissingExtent {
 }
 
 export interface Missing {
-  /** dag-pb nodes above extents; until they are here, the extents below them cannot be named. */
+  /** Blocks that must be nodes above extents: until they are here, the extents below cannot be named. */
   readonly nodes: readonly Cid[]
-  /** In the order in which they should come: the catalog's, then items' by path. */
+  /**
+   * In the order in which they should come: the catalog's, then items' by path. A dag-pb block of at
+   * most 8 MiB that is not here is listed as an extent; if it is a node after all, a directory has it.
+   */
   readonly extents: readonly MissingExtent[]
 }
 
@@ -40,7 +43,7 @@ export interface Releases {
    */
   acceptRelease(dataset: string, manifestBytes: Uint8Array): Promise<void>
   /** Of the newest accepted release. Only the catalog's own extents until the catalog is here. */
-  missing(dataset: string): Missing
+  missing(dataset: string): Missing | Promise<Missing>
   /** Makes `next` the current release when all that must be here is (I5). @returns whether it did. */
   activateIfWhole(dataset: string): Promise<boolean>
 }

@@ -1,0 +1,7 @@
+import { expect, it } from 'vitest'
+import { killFills } from './kill-fills.ts'
+
+it('a fill killed with -9 goes on where it was: nothing wrong, little fetched twice', async () => {
+  const { wastedBytes } = await killFills(1, 3, 6 * 1024 * 1024, 1)
+  expect(wastedBytes).toBeGreaterThanOrEqual(0)
+}, 60_000)

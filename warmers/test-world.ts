@@ -1,0 +1,172 @@
+/**
+ * For tests only: an origin with real releases in a folder, served by a real server, and a node's
+ * store, trust and releases to fill.
+ */
+import { mkdir, rm, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { sha256Of } from '../manifests/digest.ts'
+import { manifestTarget, parseManifest, type Manifest } from '../manifests/manifest.ts'
+import { folderStorage } from '../manifests/publish/folder-storage.ts'
+import { publishRelease, type PublishOptions, type PublishReport } from '../manifests/publish/publish-release.ts'
+import { initialState } from '../manifests/tuf/accepted-state.ts'
+import { createRepository, setPublisher } from '../manifests/tuf/ceremony.ts'
+import { releaseSigner } from '../manifests/tuf/release-signer.ts'
+import { loadRepository } from '../manifests/tuf/repository.ts'
+import { generateKeyPem, parseSigningKey } from '../manifests/tuf/signing-key.ts'
+import { EXTENT_BYTES_MAX } from '../manifests/unixfs.ts'
+import { openStore } from '../node/store/open-store.ts'
+import type { ContentStore, StoreOptions } from '../node/store/store.ts'
+import { openTrustStore, type TrustStore } from '../node/trust-store.ts'
+import { fillOnce, type FillEvent, type FillRequest } from './fill-once.ts'
+import { openHttpUpstream, type HttpUpstreamOptions } from './http-upstream.ts'
+import { extentsOf, readCatalog } from './item-extents.ts'
+import { openLocalQueue } from './local-queue.ts'
+import { REQUEST_BYTES } from './plan-fill.ts'
+import type { Missing, MissingExtent, Releases } from './releases.ts'
+import { openDigestCache } from './sources.ts'
+import { openStagedRanges, type StagedRanges } from './staged-ranges.ts'
+import { folderFiles, serve, staticFiles, temporaryFolder, type Handler, type TestServer } from './testing.ts'
+import type { Upstream, WireRecord } from './upstream.ts'
+
+export const signal = new AbortController().signal
+const MIB = 1024 * 1024
+
+export type Files = Readonly<Record<string, Uint8Array | string>>
+
+export interface TestOrigin extends AsyncDisposable {
+  readonly folder: string
+  readonly root: Uint8Array
+  publish(dataset: string, files: Files, options?: PublishOptions): Promise<PublishReport>
+  serve(around?: (honest: Handler) => Handler): Promise<TestServer>
+}
+
+export async function openOrigin(): Promise<TestOrigin> {
+  const folder = await temporaryFolder()
+  const repository = folderStorage(join(folder.path, 'repository'))
+  const keys = [parseSigningKey(generateKeyPem())]
+  const role = { keys, threshold: 1 }
+  const now = new Date()
+  await createRepository({ storage: repository, keys, now }, { root: role, targets: role, snapshot: role, timestamp: role })
+  await setPublisher({ storage: repository, keys, now }, await loadRepository(repository), { name: 'all', paths: ['*/*/manifest.json'], ...role })
+  const root = (await repository.read('metadata/1.root.json'))!
+  return {
+    folder: join(folder.path, 'repository'),
+    root,
+    async publish(dataset, files, options) {
+      const from = join(folder.path, 'files')
+      await rm(from, { recursive: true, force: true })
+      for (const [path, bytes] of Object.entries(files)) {
+        await mkdir(dirname(join(from, path)), { recursive: true })
+        await writeFile(join(from, path), bytes)
+      }
+      const signer = releaseSigner({ keys })
+      return await publishRelease({ folder: from, dataset, repository, signer, options: { level: 3, ...options }, now: new Date() })
+    },
+    serve: (around = honest => honest) => serve(around(staticFiles(folderFiles(join(folder.path, 'repository'))))),
+    [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
+  }
+}
+
+export interface TestNode extends AsyncDisposable {
+  readonly folder: string
+  readonly store: ContentStore
+  readonly trust: TrustStore
+  readonly staged: StagedRanges
+  readonly releases: Releases
+  readonly records: WireRecord[]
+  upstream(url: URL, options?: Partial<HttpUpstreamOptions>): Upstream
+  request(upstreams: readonly Upstream[], more?: Partial<FillRequest>): FillRequest
+  fill(upstreams: readonly Upstream[], more?: Partial<FillRequest>): Promise<FillEvent[]>
+  /** Every item of the current release, read back and verified. */
+  items(dataset: string): Promise<Record<string, Buffer>>
+}
+
+/** @param folder kept when given, so that it can be opened again. */
+export async function openNode(root: Uint8Array, folder?: string, options: Partial<StoreOptions> = {}): Promise<TestNode> {
+  const stack = new AsyncDisposableStack()
+  const path = folder ?? stack.use(await temporaryFolder()).path
+  const store = stack.use(await openStore({ folder: path, hotBytesMax: 512 * MIB, warmBytesMax: 512 * MIB, reserveBytes: MIB, ...options }))
+  const trust = await openTrustStore(join(path, 'trust-v1'))
+  if (!trust.record.accepted) await trust.update(record => ({ ...record, accepted: initialState(root) }))
+  const staged = stack.use(await openStagedRanges(join(path, 'fetched-v1')))
+  const cache = await openDigestCache(join(path, 'directories-v1'))
+  const releases = simpleReleases(store, trust)
+  await releases.load()
+  const records: WireRecord[] = []
+  const node: TestNode = {
+    folder: path,
+    store,
+    trust,
+    staged,
+    releases,
+    records,
+    upstream: (url, more) => stack.use(openHttpUpstream(url, { onWire: record => records.push(record), stall: { bytesMin: 1000, ms: 1000 }, ...more })),
+    request: (upstreams, more) => ({
+      upstreams, store, trust, staged, cache, releases, queue: openLocalQueue(), requestBytes: REQUEST_BYTES,
+      wants: () => true, now: Date.now, signal, board: { attemptsMax: 4, pauseMs: 20, pauseMsMax: 100 }, ...more,
+    }),
+    fill: async (upstreams, more) => await Array.fromAsync(fillOnce(node.request(upstreams, more))),
+    async items(dataset) {
+      const manifest = releases.releases().find(known => known.dataset === dataset)!.current!
+      const items: Record<string, Buffer> = {}
+      for (const { path: item, root: cid, sizeBytes, sha256 } of await readCatalog(store, manifest, { signal })) {
+        const parts = extentsOf(store, cid, sizeBytes)!
+        items[item] = Buffer.concat(await Promise.all(parts.map(extent => store.readExtent(extent.cid, { signal }))))
+        if (sha256Of(items[item]) !== sha256) throw new Error(`${item} is wrong`)
+      }
+      return items
+    },
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  }
+  return node
+}
+
+/** The least that filling needs of a library. */
+function simpleReleases(store: ContentStore, trust: TrustStore): Releases & { load(): Promise<void> } {
+  const parsed = new Map<string, { current?: Manifest; next?: Manifest }>()
+  const load = async () => {
+    parsed.clear()
+    for (const [dataset, { current, next }] of trust.record.manifests) {
+      parsed.set(dataset, { ...(current ? { current: parseManifest(current) } : {}), ...(next ? { next: parseManifest(next) } : {}) })
+    }
+  }
+  return {
+    load,
+    releases: () => [...parsed].map(([dataset, known]) => ({ dataset, ...known })),
+    async acceptRelease(dataset, bytes) {
+      if (manifestTarget(parseManifest(bytes).dataset) !== manifestTarget(dataset)) throw new Error('another dataset')
+      await trust.update(record => ({ ...record, manifests: new Map(record.manifests).set(dataset, { ...record.manifests.get(dataset), next: bytes }) }))
+      await load()
+    },
+    async missing(dataset) {
+      const { current, next } = parsed.get(dataset) ?? {}
+      return await missingOf(store, (next ?? current)!)
+    },
+    async activateIfWhole(dataset) {
+      const { next } = parsed.get(dataset) ?? {}
+      const missing = next && (await missingOf(store, next))
+      if (!missing || missing.nodes.length + missing.extents.length > 0) return false
+      const current = trust.record.manifests.get(dataset)!.next
+      await trust.update(record => ({ ...record, manifests: new Map(record.manifests).set(dataset, { current }) }))
+      await load()
+      return true
+    },
+  }
+}
+
+async function missingOf(store: ContentStore, manifest: Manifest): Promise<Missing> {
+  const nodes: Missing['nodes'][number][] = []
+  const extents: MissingExtent[] = []
+  const add = (item: { root: MissingExtent['cid']; sizeBytes: number }, rest: Pick<MissingExtent, 'rule' | 'priority' | 'path'>) => {
+    const parts = extentsOf(store, item.root, item.sizeBytes)
+    if (parts) for (const { cid, sizeBytes } of parts) store.has(cid) || extents.push({ cid, sizeBytes, ...rest })
+    else if (item.sizeBytes > EXTENT_BYTES_MAX) nodes.push(item.root)
+    else extents.push({ cid: item.root, sizeBytes: item.sizeBytes, ...rest })
+  }
+  add({ root: manifest.catalog.root, sizeBytes: manifest.catalog.size }, { rule: 'catalog-v1', priority: 0, path: '' })
+  if (extents.length + nodes.length > 0) return { nodes, extents }
+  for (const { path, priority, ...item } of await readCatalog(store, manifest, { signal })) {
+    add(item, { rule: 'fastcdc-v1', priority: priority ?? manifest.priority, path })
+  }
+  return { nodes, extents }
+}
