@@ -37,7 +37,7 @@ async function redisServer(): Promise<AsyncDisposable & { url: string; start(): 
 }
 
 const batch = (n: number, priority: Batch['priority'] = 1): Batch => ({
-  id: `batch${n}`, dataset: 'health/who', revision: 1, priority, path: 'p', fileBytes: 1, steps: [], requests: [],
+  id: `batch${n}`, dataset: 'health/who', revision: 1, priority, step: 0, path: 'p', fileBytes: 1, steps: [], requests: [],
   wire: { down: 0, up: 0 }, contentBytes: 1, reason: 'frame',
 })
 const batches = (count: number) => Array.from({ length: count }, (_, n) => batch(n))
@@ -75,13 +75,13 @@ describe('batches through BullMQ', () => {
     expect(new Set(ends.map(({ executor }) => executor))).toEqual(new Set(['bullmq']))
   })
 
-  it('run by priority, the catalog first', async () => {
+  it('run in the order of the board', async () => {
     await using redis = await redisServer()
     await using queue = openBullQueue({ redisUrl: redis.url, prefix: 'node-a' })
     const all = [batch(0, 3), batch(1, 0), batch(2, -1), batch(3, 2), batch(4, 1)]
     const { board, ran } = boardOf(all)
     await queue.drain(board, { concurrency: 1, window: 'w' }, { signal })
-    expect(ran).toEqual(['batch2', 'batch1', 'batch4', 'batch3', 'batch0'])
+    expect(ran).toEqual(['batch0', 'batch1', 'batch2', 'batch3', 'batch4'])
   })
 
   it('run again in a later window, although they failed in this one', async () => {

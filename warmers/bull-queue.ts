@@ -90,13 +90,13 @@ class BullQueue implements FillQueue {
     this.#queue ??= new Queue<JobData>(QUEUE, { connection: this.#redis as ConnectionOptions, prefix, skipWaitingForReady: true })
     this.#queue.on('error', () => undefined)
     this.#startWorker(concurrency)
-    const jobs = board.waiting().map(batch => ({
+    const jobs = board.waiting().map((batch, rank) => ({
       name: batch.dataset,
       data: { board: id, batch: batch.id },
       opts: {
         jobId: nameOf(`${id} ${batch.id}`),
-        // jobs without a priority would run before all others
-        priority: batch.priority + 2,
+        // a job without a priority would run before all others; 2^21 is the most there is
+        priority: Math.min(rank + 1, 2_000_000),
         removeOnComplete: true,
         removeOnFail: true,
       },

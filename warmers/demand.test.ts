@@ -1,7 +1,6 @@
 import { join } from 'node:path'
-import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { demandStep, openDemand } from './demand.ts'
+import { openDemand, stepOf } from './demand.ts'
 import { temporaryFolder } from './testing.ts'
 
 const WEEK = 7 * 86_400_000
@@ -10,12 +9,11 @@ describe('demand', () => {
   it('is a count that halves every week', () => {
     let now = 0
     using demand = openDemand(':memory:', () => now)
-    for (let i = 0; i < 8; i++) demand.asked('a/b', 'x')
+    for (let i = 0; i < 8; i++) demand.asked('a/b', 'x', 0)
     now = 2 * WEEK
-    expect(demand.scoreOf('a/b', 'x')).toBeCloseTo(2)
-    demand.asked('a/b', 'x')
-    expect(demand.scoreOf('a/b', 'x')).toBeCloseTo(3)
-    expect(demand.scoreOf('a/b', 'y')).toBe(0)
+    demand.asked('a/b', 'x', 0)
+    expect(demand.requestsOf('a/b', 'x')).toMatchObject({ requests: 3 })
+    expect(demand.requestsOf('a/b', 'y')).toBeUndefined()
   })
 
   it('is kept over a restart, and what has faded is forgotten', async () => {
@@ -24,28 +22,35 @@ describe('demand', () => {
     let now = 0
     {
       using demand = openDemand(path, () => now)
-      for (let i = 0; i < 4; i++) demand.asked('a/b', 'often')
-      demand.asked('a/b', 'once')
+      for (let i = 0; i < 400; i++) demand.asked('a/b', 'often', 0)
+      demand.asked('a/b', 'once', 0)
     }
-    now = 6 * WEEK
+    now = 7 * WEEK
     {
       using demand = openDemand(path, () => now)
-      expect(demand.scoreOf('a/b', 'often')).toBeCloseTo(4 / 64)
+      expect(demand.requestsOf('a/b', 'often')).toMatchObject({ requests: 400 })
     }
-    now = 0
     using demand = openDemand(path, () => now)
-    expect(demand.scoreOf('a/b', 'often')).toBeGreaterThan(0)
-    expect(demand.scoreOf('a/b', 'once')).toBe(0)
+    expect(demand.requestsOf('a/b', 'often')).toBeDefined()
+    expect(demand.requestsOf('a/b', 'once')).toBeUndefined()
   })
 
-  it('ranks by requests, and small things before big ones', () => {
-    const some = fc.tuple(fc.double({ min: 0.1, max: 1e4, noNaN: true }), fc.integer({ min: 0, max: 2 ** 32 }))
-    fc.assert(
-      fc.property(some, fc.integer({ min: 1, max: 1000 }), ([score, size], more) => {
-        expect(demandStep(score * more, size)).toBeGreaterThanOrEqual(demandStep(score, size))
-        expect(demandStep(score, size * more)).toBeLessThanOrEqual(demandStep(score, size))
-        expect(demandStep(score, size)).toBeGreaterThan(demandStep(0, size))
-      }),
-    )
+  it('makes what is asked for worth more, and big things less', () => {
+    using demand = openDemand(':memory:', () => WEEK)
+    for (let i = 0; i < 20; i++) demand.asked('a/b', 'often', 0)
+    demand.asked('a/b', 'once', 0)
+    const value = (path: string, sizeBytes = 1e6, priority: 0 | 3 = 0) =>
+      stepOf(demand.valueOf({ dataset: 'a/b', path, sizeBytes, priority, publishedMs: 0 }))
+    expect(value('often')).toBeGreaterThan(value('once'))
+    expect(value('once')).toBeGreaterThan(value('never'))
+    expect(value('often', 1e9)).toBeLessThan(value('often'))
+    expect(value('often', 1e6, 3)).toBeLessThan(value('often'))
+  })
+
+  it('forgets the longest unasked when there are too many', () => {
+    using demand = openDemand(':memory:', () => 0)
+    for (let n = 0; n < 60_001; n++) demand.asked('a/b', String(n), 0)
+    expect(demand.requestsOf('a/b', '0')).toBeUndefined()
+    expect(demand.requestsOf('a/b', '60000')).toBeDefined()
   })
 })

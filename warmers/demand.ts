@@ -1,30 +1,36 @@
 /**
- * What people here ask for, as counts that halve every seven days (what trials found best): requests
- * for items that were not here count as well, that is how they get here. Nothing about who asks is
- * kept, only how often each item was asked for (T9).
+ * What people here ask for: a decayed count per item (`value.ts`), kept over restarts. Requests for
+ * items that are not here count as well; that is how they get here. Nothing about who asks is kept,
+ * only how often each item was asked for (T9).
  */
 import { DatabaseSync } from 'node:sqlite'
+import { asked, askedNearby, CLASS_WEIGHTS, Forecast, valueOf, type Asked } from './value.ts'
 
 export interface Demand extends Disposable {
   /** Somebody asked for an item. */
-  asked(dataset: string, path: string): void
-  /** The decayed count; 0 for what nobody asked for. */
-  scoreOf(dataset: string, path: string): number
-  /** Writes what changed since the last time. */
+  asked(dataset: string, path: string, publishedMs: number): void
+  /** Neighbours' counts, without names. */
+  askedNearby(dataset: string, path: string, times: number): void
+  requestsOf(dataset: string, path: string): Asked | undefined
+  /** What the item is worth per byte, as the forecast goes. */
+  valueOf(item: ValuedItem): number
+  /** Writes what changed since the last time, and learns from it. */
   flush(): void
 }
 
-const HALF_LIFE_MS = 7 * 86_400_000
-/** Below this an item counts as never asked for, and is forgotten. */
-const SCORE_MIN = 0.02
-/** The least asked for are forgotten beyond this. */
-const ITEMS_MAX = 50_000
-
-interface Count {
-  score: number
-  atMs: number
-  changed: boolean
+export interface ValuedItem {
+  readonly dataset: string
+  readonly path: string
+  /** What bringing it costs. */
+  readonly sizeBytes: number
+  readonly priority: 0 | 1 | 2 | 3
+  readonly publishedMs: number
 }
+
+/** Below this an item counts as never asked for, and is forgotten. */
+const REQUESTS_MIN = 0.02
+/** Those asked for longest ago are forgotten beyond this. */
+const ITEMS_MAX = 50_000
 
 /** @param path of a database of its own; `:memory:` for one that is not kept. */
 export function openDemand(path: string, now: () => number = Date.now): Demand {
@@ -33,41 +39,61 @@ export function openDemand(path: string, now: () => number = Date.now): Demand {
     pragma journal_mode = wal;
     pragma synchronous = normal;
     pragma busy_timeout = 2000;
-    create table if not exists demand_v1 (item text primary key, score real not null, at integer not null) without rowid, strict`)
-  const counts = new Map<string, Count>()
-  for (const { item, score, at } of database.prepare('select item, score, at from demand_v1').all()) {
-    counts.set(String(item), { score: Number(score), atMs: Number(at), changed: false })
+    create table if not exists demand_v1 (item text primary key, requests real not null, last real not null) without rowid, strict;
+    create table if not exists learned_v1 (id integer primary key, evidence blob not null) strict`)
+  const counts = new Map<string, Asked>()
+  for (const { item, requests, last } of database.prepare('select item, requests, last from demand_v1').all()) {
+    counts.set(String(item), { requests: Number(requests), lastSeconds: Number(last) })
   }
+  const forecast = new Forecast()
+  const learned = database.prepare('select evidence from learned_v1 where id = 1').get()?.evidence
+  if (learned instanceof Uint8Array && learned.length % 4 === 0) forecast.load(new Float32Array(Uint8Array.from(learned).buffer))
   const insert = database.prepare('insert or replace into demand_v1 values (?, ?, ?)')
   const remove = database.prepare('delete from demand_v1 where item = ?')
-  const scoreNow = ({ score, atMs }: Count) => score * 2 ** (-Math.max(0, now() - atMs) / HALF_LIFE_MS)
+  const keep = database.prepare('insert or replace into learned_v1 values (1, ?)')
+  const changed = new Set<string>()
+  const nowSeconds = () => now() / 1000
+  const faded = (count: Asked) => asked(count, nowSeconds(), 0).requests < REQUESTS_MIN
+  const count = (item: string, value: Asked) => {
+    counts.delete(item) // the order of the map is that of the last request
+    counts.set(item, value)
+    changed.add(item)
+    if (counts.size > ITEMS_MAX * 1.2) flush()
+  }
 
-  const flush = () => {
-    const kept = [...counts].toSorted(([, a], [, b]) => scoreNow(b) - scoreNow(a))
-    const faded = kept.filter(([, count], rank) => rank >= ITEMS_MAX || scoreNow(count) < SCORE_MIN)
+  function flush(): void {
     database.exec('begin')
-    for (const [item] of faded) {
+    for (const [item, value] of counts) {
+      if (counts.size <= ITEMS_MAX && !faded(value)) continue
       counts.delete(item)
+      changed.delete(item)
       remove.run(item)
     }
-    for (const [item, count] of counts) {
-      if (!count.changed) continue
-      insert.run(item, count.score, Math.round(count.atMs))
-      count.changed = false
+    for (const item of changed) {
+      const { requests, lastSeconds } = counts.get(item)!
+      insert.run(item, requests, lastSeconds)
     }
+    changed.clear()
+    forecast.refit()
+    keep.run(new Uint8Array(forecast.save().buffer))
     database.exec('commit')
   }
 
   return {
-    asked(dataset, itemPath) {
-      const item = `${dataset}\n${itemPath}`
+    asked(dataset, itemPath, publishedMs) {
+      const item = keyOf(dataset, itemPath)
       const before = counts.get(item)
-      counts.set(item, { score: (before ? scoreNow(before) : 0) + 1, atMs: now(), changed: true })
-      if (counts.size > ITEMS_MAX * 1.2) flush()
+      forecast.requested({ publishedSeconds: publishedMs / 1000, asked: before }, nowSeconds())
+      count(item, asked(before, nowSeconds()))
     },
-    scoreOf(dataset, itemPath) {
-      const count = counts.get(`${dataset}\n${itemPath}`)
-      return count ? scoreNow(count) : 0
+    askedNearby(dataset, itemPath, times) {
+      const item = keyOf(dataset, itemPath)
+      count(item, askedNearby(counts.get(item), nowSeconds(), times))
+    },
+    requestsOf: (dataset, itemPath) => counts.get(keyOf(dataset, itemPath)),
+    valueOf({ dataset, path: itemPath, sizeBytes, priority, publishedMs }) {
+      const prospect = { publishedSeconds: publishedMs / 1000, asked: counts.get(keyOf(dataset, itemPath)) }
+      return valueOf(forecast.requestsPerDay(prospect, nowSeconds()), sizeBytes, CLASS_WEIGHTS[priority])
     },
     flush,
     [Symbol.dispose]() {
@@ -77,11 +103,14 @@ export function openDemand(path: string, now: () => number = Date.now): Demand {
   }
 }
 
+function keyOf(dataset: string, path: string): string {
+  return `${dataset}\n${path}`
+}
+
 /**
- * Expected requests per byte, as trials weighed it (`size^0.5`), in steps of four: items of one step
- * keep their order, so that they still travel together. Larger is sooner; 0 for no demand.
+ * Values in steps of four: items of one step keep the order of the catalog, so that they still
+ * travel together. Larger is sooner.
  */
-export function demandStep(score: number, sizeBytes: number): number {
-  if (score <= 0) return 0
-  return Math.max(1, 20 + Math.floor(Math.log(score / Math.sqrt(sizeBytes + 1)) / Math.log(4)))
+export function stepOf(value: number): number {
+  return value > 0 ? Math.floor(Math.log(value) / Math.log(4)) : -Infinity
 }

@@ -76,7 +76,7 @@ function worldOf({ extents, perFrame, perPart, staged, batchBytes }: World): Pla
   }
   const based = new Set(extents.flatMap(({ based }, n) => (based ? [cidOf(1000 + n)] : [])))
   const wants = extents.flatMap(({ wanted, size, priority }, n): Want[] =>
-    wanted ? [{ cid: cidOf(n), sizeBytes: size, rule: 'fastcdc-v1', priority: priority as 0, order: n, why: `item ${n}` }] : [],
+    wanted ? [{ cid: cidOf(n), sizeBytes: size, rule: 'fastcdc-v1', priority: priority as 0, step: 0, order: n, why: `item ${n}` }] : [],
   )
   return {
     dataset: 'health/who',

@@ -20,6 +20,8 @@ export interface Want {
   readonly rule: ChunkRule
   /** P0 to P3; −1 is the catalog, without which nothing else can be named. */
   readonly priority: -1 | 0 | 1 | 2 | 3
+  /** Larger comes first within a class: expected requests per byte, in steps. */
+  readonly step: number
   /** Smaller comes first among equals; the place in the catalog. */
   readonly order: number
   /** For people: the item, and what wants it. */
@@ -87,6 +89,8 @@ export interface Batch {
   readonly dataset: string
   readonly revision: number
   readonly priority: Want['priority']
+  /** The highest among its extents. */
+  readonly step: number
   readonly path: string
   readonly fileBytes: number
   readonly steps: readonly Step[]
@@ -117,6 +121,11 @@ export const REQUEST_BYTES = 256 * 1024
 /** Patches are tiny and may stand for much: what a batch writes is bounded, too. */
 const CONTENT_BYTES_MAX = 32 * 1024 * 1024
 const STEPS_MAX = 500
+
+/** The order in which batches should run: classes, then value. */
+export function byUrgency(a: Batch, b: Batch): number {
+  return a.priority - b.priority || (a.step === b.step ? 0 : b.step - a.step)
+}
 
 export function planFill(input: PlanInput): FillPlan {
   const wants = [...new Map(input.wants.map(want => [want.cid, want])).values()]
@@ -231,7 +240,7 @@ function smallest(choices: readonly Choice[]): Choice {
 function batchesOf(input: PlanInput, steps: readonly Step[]): Batch[] {
   const groups = new Map<string, Step[]>()
   for (const step of steps) {
-    const key = `${priorityOf([step])} ${step.source.path}`
+    const key = `${priorityOf([step])} ${valueStepOf([step])} ${step.source.path}`
     const group = groups.get(key)
     if (group) group.push(step)
     else groups.set(key, [step])
@@ -254,7 +263,7 @@ function batchesOf(input: PlanInput, steps: readonly Step[]): Batch[] {
     batches.push(batchOf(input, open))
   }
   const order = new Map(batches.map(batch => [batch, orderOf(batch.steps)]))
-  return batches.sort((a, b) => a.priority - b.priority || order.get(a)! - order.get(b)!)
+  return batches.sort((a, b) => byUrgency(a, b) || order.get(a)! - order.get(b)!)
 }
 
 function batchOf(input: PlanInput, steps: readonly Step[]): Batch {
@@ -273,6 +282,7 @@ function batchOf(input: PlanInput, steps: readonly Step[]): Batch {
     dataset,
     revision,
     priority,
+    step: valueStepOf(steps),
     path,
     fileBytes,
     steps,
@@ -299,6 +309,12 @@ function priorityOf(steps: readonly Step[]): Want['priority'] {
   let lowest: Want['priority'] = 3
   for (const { wants } of steps) for (const { priority } of wants) if (priority < lowest) lowest = priority
   return lowest
+}
+
+function valueStepOf(steps: readonly Step[]): number {
+  let highest = -Infinity
+  for (const { wants } of steps) for (const { step } of wants) highest = Math.max(highest, step)
+  return highest
 }
 
 function orderOf(steps: readonly Step[]): number {

@@ -8,11 +8,12 @@ import { isEdgeError } from '../manifests/errors.ts'
 import type { Abortable, DagNode } from '../manifests/extent.ts'
 import type { DeltaRef, Manifest } from '../manifests/manifest.ts'
 import type { ContentStore } from '../node/store/store.ts'
+import { stepOf, type Demand } from './demand.ts'
 import { openDelta, type OpenDelta } from './delta-source.ts'
 import type { FetchTools } from './fetch-spans.ts'
 import type { NodeStore } from './item-extents.ts'
 import { planFill, BATCH_BYTES, type FillPlan, type PlanInput, type Source, type Want } from './plan-fill.ts'
-import type { DatasetReleases, Missing, Releases } from './releases.ts'
+import type { DatasetReleases, Missing, MissingExtent, Releases } from './releases.ts'
 import { runBatch, type BatchStore } from './run-batch.ts'
 import { openPack, type DigestCache, type OpenSource } from './sources.ts'
 
@@ -21,11 +22,14 @@ export interface PrepareTools extends FetchTools {
   readonly store: BatchStore & NodeStore & Pick<ContentStore, 'admitNodes'>
   readonly releases: Releases
   readonly requestBytes: number
+  /** What items are worth, within their class; the catalog's order when absent. */
+  readonly demand?: Pick<Demand, 'valueOf'>
 }
 
 export interface Prepared {
   readonly dataset: string
   readonly revision: number
+  readonly publishedMs: number
   readonly missing: Missing
   readonly sources: readonly Source[]
 }
@@ -51,21 +55,21 @@ export async function prepareDataset(
   let missing = await tools.releases.missing(dataset)
   for (let round = 0; round < ROUNDS_MAX && missing.nodes.length + missing.extents.length > 0; round++) {
     const hasMore = await sources.cover(missing)
-    const catalog = wantsOf(missing).filter(({ priority }) => priority === -1)
+    const catalog = wantsOf(missing, noSteps).filter(({ priority }) => priority === -1)
     const hasCatalog = catalog.length > 0 && (await fetchCatalog(dataset, catalog, sources, tools, options))
     if (!hasMore && !hasCatalog) break
     missing = await tools.releases.missing(dataset)
   }
-  return { dataset, revision: manifest.revision, missing, sources: sources.all }
+  return { dataset, revision: manifest.revision, publishedMs: Date.parse(manifest.published), missing, sources: sources.all }
 }
 
 /** @param withoutDelta extents whose patch has failed before. */
 export function planPrepared(prepared: Prepared, tools: PrepareTools, withoutDelta: ReadonlySet<Cid> = new Set()): FillPlan {
-  return planFill(inputOf(prepared, wantsOf(prepared.missing), tools, withoutDelta))
+  return planFill(inputOf(prepared, wantsOf(prepared.missing, stepsOf(prepared, tools)), tools, withoutDelta))
 }
 
 function inputOf(
-  { dataset, revision, sources }: Omit<Prepared, 'missing'>,
+  { dataset, revision, sources }: Pick<Prepared, 'dataset' | 'revision' | 'sources'>,
   wants: readonly Want[],
   { store, staged, upstreams, requestBytes }: PrepareTools,
   withoutDelta: ReadonlySet<Cid>,
@@ -87,14 +91,35 @@ function without(source: Source, excluded: ReadonlySet<Cid>): Source {
   return { ...source, bundleOf: cid => (excluded.has(cid) ? undefined : source.bundleOf(cid)) }
 }
 
-function wantsOf(missing: Missing): Want[] {
-  return missing.extents.map(({ cid, sizeBytes, rule, priority, path }, order) => ({
-    cid,
-    sizeBytes,
-    rule,
+type StepOf = (extent: MissingExtent) => number
+
+const noSteps: StepOf = () => 0
+
+/** What each item's missing bytes would cost, and be worth. */
+function stepsOf({ dataset, publishedMs, missing }: Prepared, { demand }: PrepareTools): StepOf {
+  if (!demand) return noSteps
+  const sizes = new Map<string, number>()
+  for (const { path, sizeBytes } of missing.extents) sizes.set(path, (sizes.get(path) ?? 0) + sizeBytes)
+  const steps = new Map<string, number>()
+  return ({ path, priority }) => {
+    let step = steps.get(path)
+    if (step === undefined) {
+      step = stepOf(demand.valueOf({ dataset, path, sizeBytes: sizes.get(path)!, priority, publishedMs }))
+      steps.set(path, step)
+    }
+    return step
+  }
+}
+
+function wantsOf(missing: Missing, stepOfExtent: StepOf): Want[] {
+  return missing.extents.map((extent, order) => ({
+    cid: extent.cid,
+    sizeBytes: extent.sizeBytes,
+    rule: extent.rule,
     order,
-    priority: rule === 'catalog-v1' ? -1 : priority,
-    why: path || 'catalog',
+    step: extent.rule === 'catalog-v1' ? 0 : stepOfExtent(extent),
+    priority: extent.rule === 'catalog-v1' ? -1 : extent.priority,
+    why: extent.path || 'catalog',
   }))
 }
 

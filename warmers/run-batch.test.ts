@@ -60,7 +60,7 @@ async function world(around: (honest: Handler) => Handler = honest => honest, de
   const open = (url: URL) => stack.use(openHttpUpstream(url, { onWire: record => records.push(record), stall: { bytesMin: 1000, ms: 400 } }))
   const staged = stack.use(await openStagedRanges(`${folder.path}/staged`))
   const store = memoryStore()
-  const wants = extents.map(({ extent }, order): Want => ({ cid: extent.cid, sizeBytes: extent.sizeBytes, rule: 'fastcdc-v1', priority: 1, order, why: `item ${order}` }))
+  const wants = extents.map(({ extent }, order): Want => ({ cid: extent.cid, sizeBytes: extent.sizeBytes, rule: 'fastcdc-v1', priority: 1, step: 0, order, why: `item ${order}` }))
   const plan = () =>
     planFill({
       dataset: 'health/who', revision: 1, wants: wants.filter(({ cid }) => !store.has(cid)), sources: [...deltas(wants), source],
