@@ -14,5 +14,6 @@ for (const name of readdirSync(folder)) {
   library.add(name, readFileSync(join(folder, name)), { dataset: 'bench/read' })
 }
 const node = createNodeServer({ library })
-const { port } = await node.listen({ port: 0 })
+const given = process.env.BENCH_FD // a socket that listens already
+const { port } = await node.listen(given ? { fd: Number(given) } : { port: 0 })
 console.log(`PORT ${port}`)

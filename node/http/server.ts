@@ -14,7 +14,6 @@ import {
   type ServerResponse,
   createServer,
 } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import type { Logger } from 'pino'
 import { EdgeError } from '../../manifests/errors.ts'
 import type { Library } from '../library.ts'
@@ -77,15 +76,16 @@ export const LIMITS: NodeServerLimits = {
   retryAfterSeconds: 300,
 }
 
+/** An address; or a socket that listens already, which systemd kept open while the node restarted. */
+export type ListenAt =
+  | { readonly port: number; readonly host?: string; readonly reusePort?: boolean }
+  | { readonly fd: number }
+
 export interface NodeServer extends AsyncDisposable {
   readonly server: Server
   readonly metrics: HttpMetrics
   /** @throws EdgeError `PORT_IN_USE` */
-  listen(at: {
-    readonly port: number
-    readonly host?: string
-    readonly reusePort?: boolean
-  }): Promise<{ port: number }>
+  listen(at: ListenAt): Promise<{ port: number }>
   /** Accepts nothing more, lets open answers finish for at most `drainMs`. */
   close(drainMs: number): Promise<void>
 }
@@ -217,17 +217,17 @@ function failed(error: unknown, req: IncomingMessage, res: ServerResponse, obser
   sendProblem(res, problemOf(error, req.url))
 }
 
-async function listen(
-  server: Server,
-  { port, host = '127.0.0.1', reusePort = false }: { port: number; host?: string; reusePort?: boolean },
-): Promise<{ port: number }> {
+async function listen(server: Server, at: ListenAt): Promise<{ port: number }> {
   try {
-    server.listen({ port, host, reusePort, backlog: 1_024 })
+    if ('fd' in at) server.listen({ fd: at.fd })
+    else server.listen({ host: '127.0.0.1', reusePort: false, backlog: 1_024, ...at })
     await once(server, 'listening')
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw cause
-    const what = `port ${port} on ${host} is used by another program: choose another with TOWER_PORT, or 0 for any free one`
+    if ('fd' in at || (cause as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw cause
+    const where = `port ${at.port} on ${at.host ?? '127.0.0.1'}`
+    const what = `${where} is used by another program: choose another with TOWER_PORT, or 0 for any free one`
     throw new EdgeError('PORT_IN_USE', what, { cause })
   }
-  return { port: (server.address() as AddressInfo).port }
+  const address = server.address()
+  return { port: typeof address === 'object' && address ? address.port : 0 }
 }

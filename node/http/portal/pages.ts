@@ -7,9 +7,9 @@ import { encodePath } from '../request-path.ts'
 import { type Markup, freshnessBanner, layout, searchForm } from './layout.ts'
 import { CLASS_NAME, agoText, dateText, percentOf, sizeText } from './words.ts'
 
-/** A page is dynamic but harmless to keep for seconds, and better stale than none. */
+/** A page is dynamic but harmless to keep for seconds, and better stale than none, for half an hour at most. */
 export const PORTAL_FIELDS = {
-  'Cache-Control': 'public, max-age=5, stale-while-revalidate=60, stale-if-error=1800',
+  'Cache-Control': 'public, max-age=5, stale-while-revalidate=60, stale-if-error=1795',
   'Content-Security-Policy':
     "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
   'X-Content-Type-Options': 'nosniff',
