@@ -8,6 +8,7 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Command, CommanderError } from 'commander'
+import type { NodeConfig } from '../config.ts'
 import { EXIT } from './exit-codes.ts'
 import { reportFailure } from './failure.ts'
 import { endsOnPipeClosed, interruptedExitCode } from './interrupt.ts'
@@ -20,6 +21,34 @@ interface Entry {
 }
 
 const COMMANDS: Record<string, Entry> = {
+  up: {
+    summary: 'a whole tower on this machine, with sample datasets',
+    load: async () => (await import('./up.ts')).upCommand(startNode),
+  },
+  serve: {
+    summary: 'the node: serves, and keeps itself filled',
+    load: async () => (await import('./serve.ts')).serveCommand(),
+  },
+  plan: {
+    summary: 'what a fill would bring, in bytes on the wire',
+    load: async () => (await import('./plan.ts')).planCommand(),
+  },
+  fill: {
+    summary: 'fill now, as if a window were open',
+    load: async () => (await import('./fill.ts')).fillCommand(),
+  },
+  status: {
+    summary: 'what is here, how fresh it is, what it cost',
+    load: async () => (await import('./status.ts')).statusCommand(),
+  },
+  explain: {
+    summary: 'why an item is here or is not',
+    load: async () => (await import('./explain.ts')).explainCommand(),
+  },
+  verify: {
+    summary: 'prove everything that is stored; --heal mends it',
+    load: async () => (await import('./verify.ts')).verifyCommand(),
+  },
   publish: {
     summary: 'make a signed release of a folder',
     load: async () => (await import('./publish.ts')).publishCommand(),
@@ -31,6 +60,10 @@ const COMMANDS: Record<string, Entry> = {
   config: {
     summary: 'show the settings in force, and where each comes from',
     load: async () => (await import('./config.ts')).configCommand(),
+  },
+  nginx: {
+    summary: "write NGINX's configuration for this node",
+    load: async () => (await import('./nginx.ts')).nginxCommand(),
   },
   tuf: {
     summary: "a plain TUF client made of the node's accepting modules",
@@ -78,6 +111,12 @@ function version(): string {
     version: string
   }
   return version
+}
+
+/** Its log goes to stderr: stdout is the command's. */
+async function startNode(config: NodeConfig) {
+  const [main, { pino, destination }] = await Promise.all([import('../main.ts'), import('pino')])
+  return await main.startNode(config, pino({ level: config.logLevel }, destination(2)))
 }
 
 /** Commander ends the process by itself unless told not to, command by command. */

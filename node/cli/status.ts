@@ -1,0 +1,56 @@
+/** `tower status`: what is here, how fresh it is, what it cost. */
+import type { Command } from 'commander'
+import { formatByteSize } from '../byte-size.ts'
+import { answer, newCommand, tableOf } from './command.ts'
+import { interruption } from './interrupt.ts'
+import { askOwner, type OwnerFlags } from './owner-call.ts'
+import type { StatusReport, TrustReport } from './owner-methods.ts'
+
+export function statusCommand(): Command {
+  return newCommand('status', {
+    summary: 'What is here and how much of it, how fresh it is, what it cost.',
+    examples: [
+      ['tower status', 'for people'],
+      ['tower status --json', 'for programs'],
+    ],
+  })
+    .option('--data <folder>', 'instead of TOWER_DATA')
+    .action(async (flags: OwnerFlags) => {
+      const report = await askOwner<StatusReport>(flags, 'status', null, { signal: interruption() })
+      answer(flags.json, report, () => textOf(report))
+    })
+}
+
+function textOf(report: StatusReport): string {
+  const { url, store, datasets, trust, wire, queue } = report
+  const rows = datasets.map(({ dataset, revision, present, expected, items, next, freshness }) => [
+    dataset,
+    `release ${revision}`,
+    `${items} items`,
+    `${formatByteSize(present)} of ${formatByteSize(expected)}`,
+    freshness.fresh ? 'fresh' : 'not confirmed of late',
+    next ? `release ${next.revision} under way: ${formatByteSize(next.present)} of ${formatByteSize(next.expected)}` : '',
+  ])
+  const free = `${formatByteSize(store.freeBytes)} free`
+  const lines = [
+    url ? `Serving on ${url} for ${report.upSeconds} s` : 'No node runs on this data folder.',
+    trustLine(trust),
+    `Hot ${formatByteSize(store.hotBytes)} of ${formatByteSize(store.hotBytesMax)}, warm ${formatByteSize(store.warmBytes)} of ${formatByteSize(store.warmBytesMax)}, ${free}`,
+    `Queue: ${queue.name}${queue.connected ? '' : ' (no Redis: runs inside the node)'}; healed ${store.healed}, quarantined ${store.quarantined}`,
+    '',
+    rows.length > 0 ? tableOf(rows) : 'No dataset is here yet: tower fill --once',
+  ]
+  if (wire.length > 0) {
+    const spent = wire.map(({ reason, bytesDown, bytesUp }) => `${formatByteSize(bytesDown + bytesUp)} ${reason}`)
+    lines.push('', `On the wire so far: ${spent.join(', ')}`)
+  }
+  return lines.join('\n')
+}
+
+function trustLine({ damaged, rootVersion, confirmedAt, expiresAt, fresh, problems }: TrustReport): string {
+  if (damaged) return `Trust: DAMAGED: ${damaged}`
+  if (rootVersion === null) return 'Trust: no root yet: set TOWER_ROOT'
+  if (confirmedAt === null) return `Trust: root ${rootVersion}, nothing accepted yet`
+  const notes = problems.map(({ role, message }) => `\n  role ${role}: ${message}`).join('')
+  return `Trust: root ${rootVersion}, confirmed ${confirmedAt}, ${fresh ? 'fresh until' : 'EXPIRED'} ${expiresAt}${notes}`
+}

@@ -1,0 +1,177 @@
+/**
+ * Opens everything that the one process which owns a store has: trust, store, library, upstreams,
+ * queue, ledger. Used by the running node and by commands that find no node running.
+ */
+import { randomUUID } from 'node:crypto'
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { EdgeError } from '../manifests/errors.ts'
+import { initialState } from '../manifests/tuf/accepted-state.ts'
+import type { Abortable } from '../manifests/extent.ts'
+import { openBullQueue } from '../warmers/bull-queue.ts'
+import { openFileUpstream } from '../warmers/file-upstream.ts'
+import { type FillEvent, type FillRequest, type FillTools, fillOnce, planOnce } from '../warmers/fill-once.ts'
+import { openHttpUpstream } from '../warmers/http-upstream.ts'
+import { type Ledger, openLedger } from '../warmers/ledger.ts'
+import { openLocalQueue } from '../warmers/local-queue.ts'
+import type { PlanReport } from '../warmers/plan-report.ts'
+import { REQUEST_BYTES } from '../warmers/plan-fill.ts'
+import { openDigestCache } from '../warmers/sources.ts'
+import { openStagedRanges } from '../warmers/staged-ranges.ts'
+import type { Upstream, WireRecord } from '../warmers/upstream.ts'
+import type { NodeConfig } from './config.ts'
+import { openLibrary, type NodeLibrary } from './open-library.ts'
+import { openStore } from './store/open-store.ts'
+import type { ContentStore } from './store/store.ts'
+import { openTrustStore, type TrustStore } from './trust-store.ts'
+
+export interface FillWish {
+  readonly datasets?: readonly string[] | undefined
+}
+
+export interface Owner extends AsyncDisposable {
+  readonly config: NodeConfig
+  /** Random, made at first start: separates nodes that share a Redis. */
+  readonly nodeId: string
+  readonly trust: TrustStore
+  readonly store: ContentStore
+  readonly library: NodeLibrary
+  readonly ledger: Ledger
+  readonly upstreams: readonly Upstream[]
+  readonly queue: FillTools['queue']
+  plan(wish: FillWish, options: Abortable): Promise<PlanReport>
+  /** One after the other: a second call begins when the first has ended, and finds little to do. */
+  fill(wish: FillWish, options: Abortable): AsyncGenerator<FillEvent>
+}
+
+/**
+ * @throws EdgeError `STORE_LOCKED` when a node runs on this folder, `STORE_READ_ONLY`,
+ * `STORE_FORMAT`, `TRUST_INVALID` for a root that is none.
+ */
+export async function openOwner(config: NodeConfig): Promise<Owner> {
+  await using stack = new AsyncDisposableStack()
+  const store = stack.use(
+    await openStore({
+      folder: config.data,
+      warmFolder: config.warm,
+      hotBytesMax: config.hotBytesMax,
+      warmBytesMax: config.warmBytesMax,
+      reserveBytes: config.reserveBytes,
+    }),
+  )
+  const trust = await openTrustStore(join(config.data, 'trust-v1'))
+  await beginTrust(trust, config.root)
+  const library = stack.use(await openLibrary({ store, trust }))
+  const ledger = stack.use(await openKeptLedger(join(config.data, 'ledger.db')))
+  const upstreams = config.upstream.map(url => stack.use(openUpstream(new URL(url), config, ledger)))
+  const nodeId = await nodeIdOf(config.data)
+  const queue = stack.use(
+    config.redisUrl ? openBullQueue({ redisUrl: config.redisUrl, prefix: nodeId }) : openLocalQueue(),
+  )
+  const tools: FillTools = {
+    upstreams,
+    trust,
+    store,
+    queue,
+    releases: library,
+    cache: await openDigestCache(join(config.data, 'directories-v1')),
+    staged: stack.use(await openStagedRanges(join(config.data, 'fetched-v1'))),
+    requestBytes: REQUEST_BYTES,
+    wants: () => true,
+    now: Date.now,
+  }
+  const turns = new Turns()
+  const kept = stack.move()
+  return {
+    config,
+    nodeId,
+    trust,
+    store,
+    library,
+    ledger,
+    upstreams,
+    queue,
+    plan: (wish, options) =>
+      turns.take(() => planOnce({ ...requestOf(tools, wish, config), ...options }), options),
+    fill: (wish, options) =>
+      turns.stream(() => fillOnce({ ...requestOf(tools, wish, config), ...options }), options),
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  }
+}
+
+function requestOf(
+  tools: FillTools,
+  { datasets }: FillWish,
+  config: NodeConfig,
+): Omit<FillRequest, 'signal'> {
+  return { ...tools, concurrency: config.fetchConnections, ...(datasets && { datasets }) }
+}
+
+/** A root is taken once; from then on only its own successors count (I2). */
+async function beginTrust(trust: TrustStore, rootPath: string | undefined): Promise<void> {
+  if (trust.record.accepted || trust.damaged || rootPath === undefined) return
+  const bytes = await readFile(rootPath).catch((cause: unknown) => {
+    throw new EdgeError(
+      'TRUST_ROOT_ABSENT',
+      `cannot read the trusted root ${rootPath}: TOWER_ROOT names it`,
+      { cause },
+    )
+  })
+  const accepted = initialState(bytes)
+  await trust.update(record => ({ ...record, accepted }))
+}
+
+/** Accounts are worth keeping and not worth stopping for: a damaged ledger is set aside. */
+async function openKeptLedger(path: string): Promise<Ledger> {
+  try {
+    return openLedger(path)
+  } catch {
+    await rename(path, `${path}.damaged-${Date.now()}`).catch(() => undefined)
+    return openLedger(path)
+  }
+}
+
+function openUpstream(url: URL, config: NodeConfig, ledger: Ledger): Upstream {
+  const upstream: Upstream =
+    url.protocol === 'file:'
+      ? openFileUpstream(url, record => enter(record))
+      : openHttpUpstream(url, { onWire: record => enter(record), connectionsMax: config.fetchConnections })
+  const enter = (record: WireRecord) =>
+    ledger.add({ ...record, link: 'default', window: '', source: upstream.name })
+  return upstream
+}
+
+async function nodeIdOf(folder: string): Promise<string> {
+  const path = join(folder, 'node-id')
+  const known = await readFile(path, 'utf8').catch(() => '')
+  if (/^tower-[0-9a-f-]{36}$/.test(known)) return known
+  await mkdir(folder, { recursive: true })
+  const made = `tower-${randomUUID()}`
+  await writeFile(path, made)
+  return made
+}
+
+/** Fills and plans of one node never run side by side: they would fetch the same twice. */
+class Turns {
+  #last: Promise<void> = Promise.resolve()
+
+  async take<T>(work: () => Promise<T>, options: Abortable): Promise<T> {
+    using _turn = await this.#next(options)
+    return await work()
+  }
+
+  async *stream<T>(work: () => AsyncGenerator<T>, options: Abortable): AsyncGenerator<T> {
+    using _turn = await this.#next(options)
+    yield* work()
+  }
+
+  async #next({ signal }: Abortable): Promise<Disposable> {
+    const before = this.#last
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#last = before.then(() => promise)
+    await before
+    if (signal.aborted) resolve()
+    signal.throwIfAborted()
+    return { [Symbol.dispose]: resolve }
+  }
+}
