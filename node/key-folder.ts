@@ -9,7 +9,12 @@ import { constants } from 'node:fs'
 import { chmod, mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { EdgeError } from '../manifests/errors.ts'
-import { generateKeyPem, parseSigningKey, type SigningKey } from '../manifests/tuf/signing-key.ts'
+import {
+  generateKeyPem,
+  parseSigningKey,
+  publicPemOf,
+  type SigningKey,
+} from '../manifests/tuf/signing-key.ts'
 
 export interface KeyFile extends SigningKey {
   readonly path: string
@@ -58,6 +63,13 @@ export async function keyNamed(folder: string, name: string): Promise<KeyFile> {
   const key = await loadKey(path)
   if (!key) throw new EdgeError('KEY_INVALID', `${path} is not a private key`)
   return key
+}
+
+/** Its public half, beside it as `.pub`. @returns where. */
+export async function writePublicKey(path: string): Promise<string> {
+  const place = path.replace(/\.pem$/, '.pub')
+  await writeNew(place, Buffer.from(publicPemOf(await readFile(path, 'utf8'))), 0o644)
+  return place
 }
 
 /** Out of use, not gone: its name changes. */

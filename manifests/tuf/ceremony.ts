@@ -67,12 +67,7 @@ export async function setPublisher(
   publisher: Publisher,
 ): Promise<void> {
   const { name, keys, threshold, paths } = publisher
-  if (!PUBLISHER_NAME.test(name) || RESERVED_NAMES.has(name)) {
-    throw new EdgeError(
-      'REQUEST_INVALID',
-      `${JSON.stringify(name)} is no name for a publisher: a-z, 0-9, . _ - are`,
-    )
-  }
+  requirePublisherName(name)
   for (const path of paths) requirePattern(path)
   const top = topOf(base)
   const others = (top.delegations?.roles ?? []).filter(role => role.name !== name)
@@ -186,6 +181,15 @@ export async function writeDenylist(
   }
   await context.storage.write(denylistPath(sha256), bytes)
   await commitMetadata(context, base, { roles: new Map([['targets', { ...signed, targets }]]) })
+}
+
+/** @throws EdgeError `REQUEST_INVALID` for what could be another role or file to some client. */
+export function requirePublisherName(name: string): void {
+  if (PUBLISHER_NAME.test(name) && !RESERVED_NAMES.has(name)) return
+  throw new EdgeError(
+    'REQUEST_INVALID',
+    `${JSON.stringify(name)} is no name for a publisher: a-z, 0-9, . _ - are`,
+  )
 }
 
 function denylistPath(sha256: string): string {

@@ -17,14 +17,14 @@ import {
   renew,
   rotateRole,
 } from '../../manifests/tuf/ceremony.ts'
-import { setPublisher, writeDenylist } from '../../manifests/tuf/ceremony.ts'
+import { requirePublisherName, setPublisher, writeDenylist } from '../../manifests/tuf/ceremony.ts'
 import { isSameDenial, type DenylistEntry } from '../../manifests/tuf/denylist.ts'
 import { timeText } from '../../manifests/tuf/json.ts'
 import { TOP_LEVEL_ROLES, type TopLevelRole } from '../../manifests/tuf/metadata.ts'
 import { EXPIRY_DAYS, type ExpiryDays, type RepositoryMetadata } from '../../manifests/tuf/repository.ts'
 import { signersOf } from '../../manifests/tuf/sign-file.ts'
 import { parsePublicKey, type PublicKey } from '../../manifests/tuf/signing-key.ts'
-import { retireKey, savePinnedRoot } from '../key-folder.ts'
+import { keyNamed, retireKey, savePinnedRoot, writePublicKey } from '../key-folder.ts'
 import { answer, newCommand, tableOf } from './command.ts'
 import { openCeremony, type CeremonyOptions } from './key-ceremony.ts'
 
@@ -70,6 +70,15 @@ export function keysCommand(): Command {
         {},
       )
       .action(initialise),
+  )
+  command.addCommand(
+    newCommand('new', {
+      summary: "make a publisher's key and its public half, to be handed to the repository's holder",
+      examples: [['tower keys new health --keys ./my-keys', 'my-keys/publishers/health.pem and .pub']],
+    })
+      .argument('<publisher>')
+      .requiredOption('--keys <folder>', 'where the key goes', collect)
+      .action(makeKey),
   )
   command.addCommand(
     subcommand('add', 'let somebody publish, or change what they may publish', [
@@ -166,6 +175,17 @@ async function initialise(options: InitOptions): Promise<void> {
       `Keep ${[...names, 'targets'].map(name => `${name}.pem`).join(', ')} off line. Publishing needs a publisher's key, snapshot.pem and timestamp.pem.`,
       `Next: tower keys add <publisher> --keys ${ceremony.folder} --to ${options.to}`,
     ].join('\n'),
+  )
+}
+
+async function makeKey(name: string, { keys: [folder = '.'], json }: Omit<KeysOptions, 'to'>): Promise<void> {
+  requirePublisherName(name)
+  const { path, keyId } = await keyNamed(folder, `publishers/${name}`)
+  const publicKey = await writePublicKey(path)
+  answer(
+    json,
+    { keyId, key: path, publicKey },
+    () => `Keep ${path} to yourself; hand ${publicKey} to the repository's holder.`,
   )
 }
 
