@@ -1,9 +1,10 @@
 /**
  * The frames expanded last: extents of one frame are usually asked for one after the other.
  */
-const CACHE_BYTES_MAX = 24 * 1024 * 1024
+const CACHE_BYTES_MAX = 16 * 1024 * 1024
 
 export class FrameCache {
+  /** Least recently used first. */
   readonly #frames = new Map<string, Promise<Uint8Array>>()
   readonly #sizes = new Map<string, number>()
   #bytes = 0
@@ -31,8 +32,10 @@ export class FrameCache {
   }
 
   #shrink(): void {
-    for (const [key, size] of this.#sizes) {
+    for (const key of this.#frames.keys()) {
       if (this.#bytes <= CACHE_BYTES_MAX) return
+      const size = this.#sizes.get(key)
+      if (size === undefined) continue // still being loaded
       this.#frames.delete(key)
       this.#sizes.delete(key)
       this.#bytes -= size

@@ -1,12 +1,13 @@
 /**
  * Extents into frames: large extents alone, small ones together in the order in which they come,
- * each frame compressed as docs/formats.md says. Two frames are compressed at a time, on the
- * thread pool, so that two cores are busy; at most about 50 MiB are held.
+ * each frame compressed as docs/formats.md says. Two frames are compressed at a time, so that two
+ * cores are busy; at most about 50 MiB of content are held.
  */
 import { promisify } from 'node:util'
 import { constants, zstdCompress } from 'node:zlib'
 import type { Cid } from '../cid.ts'
 import { OWN_FRAME_BYTES, SHARED_FRAME_BYTES, type FrameCodec, type FrameEntry } from '../pack.ts'
+import { ZstdEncoder } from './zstd-encoder.ts'
 
 export interface PackExtent {
   readonly cid: Cid
@@ -40,9 +41,12 @@ export async function* writtenFrames(
   find: FrameFinder,
 ): AsyncGenerator<WrittenFrame> {
   const underWay: Promise<WrittenFrame>[] = []
+  const encoders = Array.from({ length: IN_FLIGHT }, () => new ZstdEncoder(paramsOf(level)))
+  let count = 0
   try {
     for await (const group of frameGroups(extents)) {
-      const frame = writeFrame(group, level, find)
+      const encoder = encoders[count++ % IN_FLIGHT]! // free: the frame it had last has been awaited
+      const frame = writeFrame(group, raw => compressFrame(raw, level, encoder), find)
       frame.catch(() => {}) // awaited below, unless an earlier one fails first
       underWay.push(frame)
       if (underWay.length >= IN_FLIGHT) yield await underWay.shift()!
@@ -50,6 +54,7 @@ export async function* writtenFrames(
     while (underWay.length > 0) yield await underWay.shift()!
   } finally {
     await Promise.allSettled(underWay)
+    for (const encoder of encoders) encoder.close()
   }
 }
 
@@ -74,9 +79,15 @@ async function* frameGroups(extents: AsyncIterable<PackExtent | undefined>): Asy
   if (shared.length > 0) yield shared
 }
 
-async function writeFrame(extents: readonly PackExtent[], level: number, find: FrameFinder): Promise<WrittenFrame> {
+type Compressed = Pick<WrittenFrame, 'codec' | 'stored'>
+
+async function writeFrame(
+  extents: readonly PackExtent[],
+  compressed: (raw: Uint8Array) => Promise<Compressed>,
+  find: FrameFinder,
+): Promise<WrittenFrame> {
   const raw = extents.length === 1 ? extents[0]!.bytes : Buffer.concat(extents.map(extent => extent.bytes))
-  const { codec, stored } = (await find(extents, raw)) ?? (await compressFrame(raw, level))
+  const { codec, stored } = (await find(extents, raw)) ?? (await compressed(raw))
   return {
     codec,
     stored,
@@ -87,29 +98,30 @@ async function writeFrame(extents: readonly PackExtent[], level: number, find: F
 }
 
 /** Plain where zstd gains too little; what is compressed already is found out at a fast level. */
-export async function compressFrame(raw: Uint8Array, level: number): Promise<{ codec: FrameCodec; stored: Uint8Array }> {
+async function compressFrame(raw: Uint8Array, level: number, encoder: ZstdEncoder): Promise<Compressed> {
   const plain = { codec: 'plain' as const, stored: raw }
   if (level > TRIAL_LEVEL && (await zstd(raw, TRIAL_LEVEL)).length > raw.length * (1 - TRIAL_SAVING)) return plain
-  const stored = await zstd(raw, level)
+  const stored = await encoder.compress(raw)
   return stored.length > raw.length * (1 - SAVING) ? plain : { codec: 'zstd', stored }
 }
 
-/** Tables limited to 24 MiB instead of 48: costs 0.3 % on a textbook, and two run at a time. */
-async function zstd(raw: Uint8Array, level: number): Promise<Uint8Array> {
-  return await compress(raw, {
-    pledgedSrcSize: raw.length,
-    params: {
-      [constants.ZSTD_c_compressionLevel]: level,
-      ...(level > TRIAL_LEVEL && {
-        [constants.ZSTD_c_windowLog]: 23,
-        [constants.ZSTD_c_chainLog]: 22,
-        [constants.ZSTD_c_hashLog]: 21,
-      }),
-    },
-  })
-}
-
-/** For directories: any level's gain is worth it, and they are never plain. */
+/** For directories: any gain is worth it, and they are never plain. */
 export async function compressDirectory(raw: Uint8Array, level: number): Promise<Uint8Array> {
   return await zstd(raw, level)
+}
+
+async function zstd(raw: Uint8Array, level: number): Promise<Uint8Array> {
+  return await compress(raw, { pledgedSrcSize: raw.length, params: paramsOf(level) })
+}
+
+/** Tables limited to 24 MiB instead of 48: costs 0.3 % on a textbook, and two run at a time. */
+function paramsOf(level: number): Record<number, number> {
+  return {
+    [constants.ZSTD_c_compressionLevel]: level,
+    ...(level > TRIAL_LEVEL && {
+      [constants.ZSTD_c_windowLog]: 23,
+      [constants.ZSTD_c_chainLog]: 22,
+      [constants.ZSTD_c_hashLog]: 21,
+    }),
+  }
 }

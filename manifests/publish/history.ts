@@ -22,11 +22,18 @@ export interface History {
   readonly releases: readonly StoredManifest[]
 }
 
-/** @throws EdgeError `TRUST_INVALID`, … from the signer; `MANIFEST_INVALID` when the current manifest is not readable. */
+/**
+ * Manifests that were never signed are removed here.
+ *
+ * @throws EdgeError `TRUST_INVALID`, … from the signer; `MANIFEST_INVALID` when the current manifest is not readable.
+ */
 export async function loadHistory(storage: RepositoryStorage, signer: ReleaseSigner, dataset: string): Promise<History> {
   const target = await signer.current(manifestTarget(dataset), storage)
-  if (!target) return { releases: [] }
   const stored = await storedManifests(storage, `targets/${dataset}/`)
+  if (!target) {
+    for (const { path } of stored) await storage.remove(path)
+    return { releases: [] }
+  }
   const current = stored.find(({ path }) => path.includes(target.sha256))
   if (!current) {
     throw new EdgeError(
@@ -34,8 +41,10 @@ export async function loadHistory(storage: RepositoryStorage, signer: ReleaseSig
       `the repository's metadata name a manifest of ${dataset} that is not there whole (targets/${dataset}/${target.sha256}.manifest.json): bring it back from a copy of the repository`,
     )
   }
+  const isSigned = ({ path, manifest: { revision } }: StoredManifest) => revision < current.manifest.revision || path === current.path
+  for (const other of stored) if (!isSigned(other)) await storage.remove(other.path)
   const releases = stored
-    .filter(({ path, manifest: { revision } }) => revision < current.manifest.revision || path === current.path)
+    .filter(isSigned)
     .sort((left, right) => right.manifest.revision - left.manifest.revision)
   return { current: current.manifest, releases }
 }

@@ -56,7 +56,10 @@ export function openItemHasher(threads: 1 | 2): ItemHasher {
         isLast = filled < SEGMENT_BYTES
         const done = helper.begin(segment % SLOTS, to, segment === 0, isLast)
         const following = memory.slots[(segment + 1) % SLOTS]!
-        if (!isLast) reading = read(following.subarray(HEADROOM_BYTES), position)
+        if (!isLast) {
+          reading = read(following.subarray(HEADROOM_BYTES), position)
+          reading.catch(() => {}) // awaited above, in its turn
+        }
 
         const { cuts, end } = cutSegment(slot, HEADROOM_BYTES - leftover, to, isLast, memory.ends)
         announceCuts(memory, cuts)

@@ -12,7 +12,7 @@ import type { ReleaseView } from '../delta/release-view.ts'
 import { sha256Of } from '../digest.ts'
 import { isEdgeError } from '../errors.ts'
 import { deltaPath, type DeltaRef } from '../manifest.ts'
-import { FrameCache } from './frame-cache.ts'
+import type { FrameCache } from './frame-cache.ts'
 import type { StoredManifest } from './history.ts'
 import { ReleaseReader } from './release-reader.ts'
 import type { RepositoryStorage } from './storage.ts'
@@ -27,20 +27,26 @@ const COPY_BYTES = 1024 * 1024
  */
 export async function publishDeltas(
   storage: RepositoryStorage,
+  cache: FrameCache,
   releases: readonly StoredManifest[],
   next: { readonly view: ReleaseView; readonly revision: number },
 ): Promise<DeltaRef[]> {
   const deltas: DeltaRef[] = []
   for (const step of STEPS_BACK) {
     const from = releases.find(({ manifest }) => manifest.revision === next.revision - step)
-    const delta = from && (await publishDelta(storage, from, next.view))
+    const delta = from && (await publishDelta(storage, cache, from, next.view))
     if (delta) deltas.push(delta)
   }
   return deltas
 }
 
-async function publishDelta(storage: RepositoryStorage, from: StoredManifest, to: ReleaseView): Promise<DeltaRef | undefined> {
-  const older = await openReader(storage, from)
+async function publishDelta(
+  storage: RepositoryStorage,
+  cache: FrameCache,
+  from: StoredManifest,
+  to: ReleaseView,
+): Promise<DeltaRef | undefined> {
+  const older = await openReader(storage, cache, from)
   if (!older) return undefined
   await using spool = await openSpool()
   const { beginning, directory, rebuiltExtents } = await buildDelta(older, to, { write: part => spool.append(part) })
@@ -52,9 +58,9 @@ async function publishDelta(storage: RepositoryStorage, from: StoredManifest, to
 }
 
 /** A damaged older release costs a delta, not the publication. */
-async function openReader(storage: RepositoryStorage, { manifest }: StoredManifest): Promise<ReleaseReader | undefined> {
+async function openReader(storage: RepositoryStorage, cache: FrameCache, { manifest }: StoredManifest): Promise<ReleaseReader | undefined> {
   try {
-    return await ReleaseReader.open(storage, manifest, new FrameCache())
+    return await ReleaseReader.open(storage, manifest, cache)
   } catch (error) {
     if (isEdgeError(error, 'PACK_INVALID', 'CATALOG_INVALID')) return undefined
     throw error

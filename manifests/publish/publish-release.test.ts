@@ -294,6 +294,32 @@ describe('a repository', () => {
     expectSame(await bench.read(), { a: part('a') })
   })
 
+  it('is finished by publishing again after a signer that failed, with what was packed by then', async () => {
+    await using bench = await openBench(LESSONS)
+    const request = { folder: bench.folder, dataset: 'education/test', repository: bench.storage, now: NOW, options: { level: 3, threads: 1 } } as const
+    const failing = { ...plainSigner, sign: async () => Promise.reject(new Error('the key is at home')) }
+    await expect(publishRelease({ ...request, signer: failing })).rejects.toThrow('the key is at home')
+    const left = treeOf(bench.repo)
+    const report = await publishRelease({ ...request, signer: plainSigner })
+    expect(report.packedBytes).toBeGreaterThan(12_000_000)
+    expect(report.reusedBytes).toBe(report.packedBytes)
+    expect(treeOf(bench.repo)).toMatchObject(left)
+    expectSame(await bench.read(), LESSONS)
+  })
+
+  it('does not let an interrupted release that was never signed into its history', async () => {
+    await using bench = await openBench({ a: 'first' })
+    await bench.publish()
+    await bench.write({ a: 'never signed' })
+    const request = { folder: bench.folder, dataset: 'education/test', repository: bench.storage, now: NOW }
+    const failing = { ...plainSigner, sign: async () => Promise.reject(new Error('interrupted')) }
+    await expect(publishRelease({ ...request, signer: failing })).rejects.toThrow('interrupted')
+    await bench.write({ a: 'second' })
+    expect(await bench.publish()).toMatchObject({ revision: 2 })
+    expect(await bench.storage.list('targets/')).toHaveLength(2)
+    expectSame(await bench.read(), { a: 'second' })
+  })
+
   it('that has lost a pack is mended by publishing again', async () => {
     await using bench = await openBench(LESSONS)
     const first = await bench.publish()

@@ -87,6 +87,8 @@ export interface PublishReport {
   readonly itemBytes: number
   /** Content that had to be packed, before compression. */
   readonly packedBytes: number
+  /** Part of that which was found compressed already: an interrupted publish had got so far. */
+  readonly reusedBytes: number
   /** New packs and deltas as stored. */
   readonly packBytes: number
   readonly deltaBytes: number
@@ -124,16 +126,17 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
       itemBytes: entries.reduce((sum, entry) => sum + entry.sizeBytes, 0),
     },
   }
-  const reportOf = async (manifest: Manifest, written: Pick<PublishReport, 'changed' | 'packedBytes' | 'packBytes' | 'deltaBytes'>) => ({
+  const reportOf = async (manifest: Manifest, written: Pick<PublishReport, 'changed' | 'packedBytes' | 'reusedBytes' | 'packBytes' | 'deltaBytes'>) => ({
     ...written,
     ...{ dataset, revision: manifest.revision, items: entries.length, itemBytes: about.catalog.itemBytes, manifest },
     skipped: files.skipped,
     ...(await prune(repository, dataset, manifest, options.keepRevisions ?? KEEP_REVISIONS)),
   })
 
-  const packs = await openPacks(repository, history)
+  const cache = new FrameCache()
+  const packs = await openPacks(repository, cache, history)
   if (current && packs.whole && isSame(current, about)) {
-    return await reportOf(current, { changed: false, packedBytes: 0, packBytes: 0, deltaBytes: 0 })
+    return await reportOf(current, { changed: false, packedBytes: 0, reusedBytes: 0, packBytes: 0, deltaBytes: 0 })
   }
 
   const revision = (current?.revision ?? 0) + 1
@@ -141,11 +144,11 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
     needed: view.extentSizes(),
     nodes: view.nodes,
     candidates: packs.candidates,
-    trusted: await trustedExtents(repository, history),
+    trusted: await trustedExtents(repository, cache, history),
   })
-  const packed = await pack(request, view, plan, packs.candidates)
+  const packed = await pack(request, view, plan, packs.candidates, cache)
   request.options?.onProgress?.({ stage: 'deltas', doneBytes: 0, doneItems: 0, totalItems: entries.length })
-  const deltas = options.deltas === false ? [] : await publishDeltas(repository, history.releases, { view, revision })
+  const deltas = options.deltas === false ? [] : await publishDeltas(repository, cache, history.releases, { view, revision })
 
   const manifest: Manifest = {
     format: MANIFEST_FORMAT,
@@ -164,6 +167,7 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
   return await reportOf(manifest, {
     changed: true,
     packedBytes: packed.rawBytes,
+    reusedBytes: packed.reusedBytes,
     packBytes: sizeOf(packed.packs),
     deltaBytes: sizeOf(deltas),
   })
@@ -203,8 +207,11 @@ function isSame(current: Manifest, about: Pick<Manifest, 'title' | 'priority' | 
 }
 
 /** Packs that the new release may use, those of the current one first; `whole` when none of these is missing. */
-async function openPacks(storage: RepositoryStorage, { releases }: History): Promise<{ candidates: PackReader[]; whole: boolean }> {
-  const cache = new FrameCache()
+async function openPacks(
+  storage: RepositoryStorage,
+  cache: FrameCache,
+  { releases }: History,
+): Promise<{ candidates: PackReader[]; whole: boolean }> {
   const candidates = new Map<Sha256, PackReader>()
   let whole = true
   for (const [age, { manifest }] of releases.entries()) {
@@ -229,11 +236,15 @@ async function openPack(storage: RepositoryStorage, cache: FrameCache, ref: Pack
 }
 
 /** What the current release has, by full digests. */
-async function trustedExtents(storage: RepositoryStorage, { releases: [newest] }: History): Promise<ReadonlySet<Cid>> {
+async function trustedExtents(
+  storage: RepositoryStorage,
+  cache: FrameCache,
+  { releases: [newest] }: History,
+): Promise<ReadonlySet<Cid>> {
   const trusted = new Set<Cid>()
   if (!newest) return trusted
   try {
-    const reader = await ReleaseReader.open(storage, newest.manifest)
+    const reader = await ReleaseReader.open(storage, newest.manifest, cache)
     for (const { cid } of reader.catalog.extents) trusted.add(cid)
     for await (const { extents } of reader.items()) for (const { cid } of extents) trusted.add(cid)
   } catch (error) {
@@ -247,19 +258,20 @@ async function pack(
   view: FolderView,
   { missing, missingNodes }: Awaited<ReturnType<typeof planPacks>>,
   candidates: readonly PackReader[],
-): Promise<{ packs: PackRef[]; rawBytes: number }> {
+  cache: FrameCache,
+): Promise<{ packs: PackRef[]; rawBytes: number; reusedBytes: number }> {
   const level = options.level ?? LEVEL
-  const cache = new FrameCache()
   const orphans = await Promise.all((await orphanPacks(repository)).map(sha256 => PackReader.openOrphan(repository, cache, sha256)))
   const known = [...candidates, ...orphans.filter(orphan => orphan !== undefined)]
   let rawBytes = 0
+  let reusedBytes = 0
   const frames = writtenFrames(
     missingExtents(view, missing, (path, sizeBytes) => {
       rawBytes += sizeBytes
       options.onProgress?.({ stage: 'packing', path, doneBytes: rawBytes, doneItems: 0, totalItems: view.itemCount })
     }),
     level,
-    findFrame(known),
+    findFrame(known, sizeBytes => (reusedBytes += sizeBytes)),
   )
   const packs = await writePacks(frames, {
     storage: repository,
@@ -267,7 +279,7 @@ async function pack(
     level,
     ...(options.packBytesMax !== undefined && { packBytesMax: options.packBytesMax }),
   })
-  return { packs, rawBytes }
+  return { packs, rawBytes, reusedBytes }
 }
 
 /** In path order, each once; the catalog's at the end, apart. */
@@ -292,12 +304,14 @@ async function* missingExtents(
 }
 
 /** Frames that are compressed already: in packs that are being rewritten, or that an interrupted publish has left. */
-function findFrame(packs: readonly PackReader[]): FrameFinder {
+function findFrame(packs: readonly PackReader[], found: (sizeBytes: number) => void): FrameFinder {
   return async (extents, raw) => {
     const cids = extents.map(({ cid }) => cid)
     for (const pack of packs) {
       const frame = await pack.storedFrame(cids, raw)
-      if (frame) return frame
+      if (!frame) continue
+      found(raw.length)
+      return frame
     }
     return undefined
   }
