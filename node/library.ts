@@ -75,7 +75,10 @@ export interface OpenItem {
   readonly freshness: Freshness
 
   /** Whether all bytes of `range` are here, some, or none; the slowest tier among those here. */
-  residency(range: ByteRange): { readonly state: 'present' | 'partial' | 'absent'; readonly tier: Tier | null }
+  residency(range: ByteRange): {
+    readonly state: 'present' | 'partial' | 'absent'
+    readonly tier: Tier | null
+  }
 
   /**
    * The slices that together are `range`, in order, found lazily.

@@ -117,6 +117,24 @@ export class NodeTable {
     return { last: last === undefined ? undefined : Number(last), broken }
   }
 
+  /** CIDs in order of their rows. @returns the last row's number, undefined at the end. */
+  cidsAfter(after: number, limit: number): { last: number | undefined; cids: Cid[] } {
+    const rows = this.#database.all(
+      'SELECT id, cid FROM nodes WHERE id > ? ORDER BY id LIMIT ?',
+      after,
+      limit,
+    )
+    const last = rows.at(-1)?.['id']
+    return {
+      last: last === undefined ? undefined : Number(last),
+      cids: rows.flatMap(({ cid }) => cidIn(cid) ?? []),
+    }
+  }
+
+  get lastRow(): number {
+    return Number(this.#database.get('SELECT max(id) AS last FROM nodes')?.['last'] ?? 0)
+  }
+
   clear(): void {
     this.#cache.clear()
   }

@@ -119,7 +119,7 @@ describe('files behind our back', () => {
     }
     const kept = await readFile(path(large.cid, digestOf(large)))
     await unlink(path(large.cid, digestOf(large)))
-    await writeFile(join(folder.path, 'hot', 'extents-v1', 'ab', 'stray')).catch(() => undefined)
+    await writeFile(join(folder.path, 'hot', 'extents-v1', 'ab', 'stray'), '').catch(() => undefined)
     {
       await using store = await openTestStore(folder.path)
       await store.settled()

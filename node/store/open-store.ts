@@ -22,6 +22,8 @@ import { proveBlock } from './node-table.ts'
 import type { NodeView } from './node-view.ts'
 import { StoreParts } from './parts.ts'
 import { Reservations, type Reservation } from './reservations.ts'
+import { retainOnly } from './retain.ts'
+import { HELD } from './schema.ts'
 import { scrub } from './scrubber.ts'
 import { Staging, type StagedPart } from './staging.ts'
 import type {
@@ -35,6 +37,7 @@ import type {
   StoreWatcher,
   VerifyOptions,
   VerifyProgress,
+  Wanted,
 } from './store.ts'
 import { removeExtent } from './tiers.ts'
 import { Upkeep } from './upkeep.ts'
@@ -71,6 +74,7 @@ function openOver(options: StoreOptions, lock: Disposable | undefined): ContentS
 }
 
 class TowerStore implements ContentStore {
+  readonly folder: string
   readonly #options: StoreOptions
   readonly #lock: Disposable | undefined
   readonly #parts: StoreParts
@@ -83,6 +87,7 @@ class TowerStore implements ContentStore {
   #closing: Promise<void> | undefined
 
   constructor(options: StoreOptions, lock: Disposable | undefined) {
+    this.folder = options.folder
     this.#options = options
     this.#lock = lock
     let upkeep: Upkeep | undefined
@@ -206,9 +211,10 @@ class TowerStore implements ContentStore {
 
   async hold(cids: Iterable<Cid>, why: Hold): Promise<void> {
     const { table, tiers } = this.#parts
-    await this.#inGroups(cids, cid => table.setHeld(cid, why))
+    const fresh = [...cids].filter(cid => ((table.find(cid)?.held ?? 0) & HELD[why]) === 0)
+    await this.#inGroups(fresh, cid => table.setHeld(cid, why))
     await this.#upkeep.ready
-    for (const cid of cids) {
+    for (const cid of fresh) {
       const row = table.find(cid)
       if (row?.tier) tiers.hold(row.id, row.sizeBytes, why)
     }
@@ -216,9 +222,10 @@ class TowerStore implements ContentStore {
 
   async release(cids: Iterable<Cid>, why: Hold): Promise<void> {
     const { table, tiers } = this.#parts
-    await this.#inGroups(cids, cid => table.unsetHeld(cid, why))
+    const held = [...cids].filter(cid => ((table.find(cid)?.held ?? 0) & HELD[why]) !== 0)
+    await this.#inGroups(held, cid => table.unsetHeld(cid, why))
     await this.#upkeep.ready
-    for (const cid of cids) {
+    for (const cid of held) {
       const row = table.find(cid)
       if (row) tiers.release(row.id, why)
     }
@@ -248,6 +255,11 @@ class TowerStore implements ContentStore {
     }
     await Promise.all(leaving)
     return freed
+  }
+
+  async retain(wanted: Wanted, why: string): Promise<number> {
+    this.#mustOwn()
+    return retainOnly(this.#parts, wanted, (cids, reason) => this.remove(cids, reason), why)
   }
 
   async reserve(bytes: number, why: string): Promise<Reservation> {

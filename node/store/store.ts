@@ -20,6 +20,8 @@ export type Hold = 'pinned' | 'mustHave'
 export type DiskTier = 'hot' | 'warm'
 
 export interface ContentStore extends AsyncDisposable {
+  /** The data folder. */
+  readonly folder: string
   /** Whether the extent is here: says where, proves nothing. One that is known to be damaged is not. */
   has(cid: Cid): boolean
   /** Those of `cids` that are not here; one question to the database for all of them. */
@@ -81,6 +83,8 @@ export interface ContentStore extends AsyncDisposable {
   release(cids: Iterable<Cid>, why: Hold): Promise<void>
   /** Deletes extents and their nodes. Held ones stay. @returns bytes freed. */
   remove(cids: Iterable<Cid>, why: string): Promise<number>
+  /** Deletes every extent and node that nobody uses, and ends holds that nobody wants. @returns bytes freed. */
+  retain(wanted: Wanted, why: string): Promise<number>
 
   /**
    * Promises room for `bytes`, evicting what is worth least. Until it is disposed of, nobody else
@@ -112,6 +116,11 @@ export interface HealSource {
   fetchChunk?(cid: Cid, options: Abortable): Promise<Uint8Array | undefined>
   /** An extent's content. */
   fetchExtent?(cid: Cid, options: Abortable): Promise<Uint8Array | undefined>
+}
+
+export interface Wanted {
+  isUsed(cid: Cid): boolean
+  isHeld(cid: Cid): boolean
 }
 
 export interface StoreWatcher {

@@ -1,0 +1,153 @@
+/**
+ * An item of the current release, open for reading. Everything that says what its bytes must be is
+ * taken from the proven tree at the moment it is used.
+ */
+import { codecOf, digestOf, type Cid } from '../manifests/cid.ts'
+import type { CatalogEntry } from '../manifests/catalog.ts'
+import { EdgeError } from '../manifests/errors.ts'
+import type { Abortable, ByteRange } from '../manifests/extent.ts'
+import { EXTENT_BYTES_MAX } from '../manifests/unixfs.ts'
+import type { ChunkSlice, Freshness, OpenItem, Tier } from './library.ts'
+import type { NodeView } from './store/node-view.ts'
+import type { ContentStore } from './store/store.ts'
+
+export interface ItemOrigin {
+  readonly dataset: string
+  readonly revision: number
+  readonly publishedAtMs: number
+  readonly freshness: () => Freshness
+  /** Somebody asked for bytes that are not here. */
+  readonly onMiss: (item: OpenItem) => void
+}
+
+/** An extent of the item that a range touches; without a CID where a node above it is not here yet. */
+interface Touched {
+  readonly cid: Cid | undefined
+  /** Where it begins in the item. */
+  readonly start: number
+  readonly sizeBytes: number
+}
+
+export class StoredItem implements OpenItem {
+  readonly dataset: string
+  readonly path: string
+  readonly revision: number
+  readonly sizeBytes: number
+  readonly sha256: CatalogEntry['sha256']
+  readonly root: Cid
+  readonly mediaType: string
+  readonly publishedAtMs: number
+  readonly #store: ContentStore
+  readonly #origin: ItemOrigin
+
+  constructor(store: ContentStore, origin: ItemOrigin, entry: CatalogEntry) {
+    this.#store = store
+    this.#origin = origin
+    this.dataset = origin.dataset
+    this.revision = origin.revision
+    this.publishedAtMs = origin.publishedAtMs
+    this.path = entry.path
+    this.sizeBytes = entry.sizeBytes
+    this.sha256 = entry.sha256
+    this.root = entry.root
+    this.mediaType = entry.mediaType
+  }
+
+  get freshness(): Freshness {
+    return this.#origin.freshness()
+  }
+
+  residency(range: ByteRange): {
+    readonly state: 'present' | 'partial' | 'absent'
+    readonly tier: Tier | null
+  } {
+    if (this.sizeBytes === 0) return { state: 'present', tier: 'hot' }
+    let here = false
+    let missing = false
+    let tier: Tier | null = null
+    for (const { cid } of this.#extents(range)) {
+      const place = cid === undefined ? null : this.#store.tierOf(cid)
+      if (place === null) missing = true
+      else here = true
+      if (place !== null && tier !== 'warm') tier = place
+      if (here && missing && tier === 'warm') break
+    }
+    if (missing) this.#origin.onMiss(this)
+    return { state: missing ? (here ? 'partial' : 'absent') : 'present', tier }
+  }
+
+  slices(range: ByteRange): Iterable<ChunkSlice> {
+    if (this.sizeBytes === 0) return []
+    if (range.first < 0 || range.first >= this.sizeBytes || range.last < range.first) {
+      throw new EdgeError('RANGE_OUTSIDE_ITEM', `${range.first} of ${this.sizeBytes}`)
+    }
+    return this.#slices(range.first, Math.min(range.last + 1, this.sizeBytes))
+  }
+
+  readInto(slice: ChunkSlice, buffer: Buffer): void {
+    this.#store.readChunkInto(slice.extent, slice.offset, slice, buffer)
+  }
+
+  async read(slice: ChunkSlice, buffer: Buffer, options: Abortable): Promise<void> {
+    await this.#store.readChunk(slice.extent, slice.offset, slice, buffer, options)
+  }
+
+  async recover(slice: ChunkSlice, options: Abortable): Promise<Buffer> {
+    return this.#store.healChunk(slice.extent, slice.offset, slice, options)
+  }
+
+  *#slices(first: number, end: number): Generator<ChunkSlice> {
+    for (const { cid, start, sizeBytes } of this.#extents({ first, last: end - 1 })) {
+      if (cid === undefined) throw new EdgeError('CHUNK_ABSENT', `a node of ${this.path} is not here`)
+      this.#store.touch(cid, sizeBytes)
+      if (codecOf(cid) === 'raw') {
+        yield { extent: cid, offset: 0, digest: digestOf(cid), sizeBytes, from: first, to: end }
+        continue
+      }
+      const view = this.#store.view(cid)
+      if (view?.over !== 'chunks' || view.sizeBytes !== sizeBytes) {
+        this.#origin.onMiss(this)
+        throw new EdgeError('CHUNK_ABSENT', `node ${cid} of ${this.path} is not here`)
+      }
+      for (let link = view.linkAt(Math.max(0, first - start)); link < view.links; link++) {
+        const offset = view.startOf(link)
+        if (start + offset >= end) return
+        const length = view.sizeOf(link)
+        yield {
+          extent: cid,
+          offset,
+          digest: view.digestAt(link),
+          sizeBytes: length,
+          from: Math.max(0, first - start - offset),
+          to: Math.min(length, end - start - offset),
+        }
+      }
+    }
+  }
+
+  /** The extents that `range` touches, in order. */
+  *#extents({ first, last }: ByteRange): Generator<Touched> {
+    if (codecOf(this.root) === 'raw') yield { cid: this.root, start: 0, sizeBytes: this.sizeBytes }
+    else yield* this.#below(this.root, 0, this.sizeBytes, first, Math.min(last, this.sizeBytes - 1))
+  }
+
+  *#below(cid: Cid, start: number, sizeBytes: number, first: number, last: number): Generator<Touched> {
+    const view = this.#store.view(cid)
+    if (!view && sizeBytes > EXTENT_BYTES_MAX) yield { cid: undefined, start, sizeBytes }
+    else if (!view || view.over === 'chunks') yield { cid, start, sizeBytes }
+    else {
+      const overExtents = isOverExtents(view)
+      for (let link = view.linkAt(Math.max(0, first - start)); link < view.links; link++) {
+        const from = start + view.startOf(link)
+        if (from > last) return
+        const below = view.cidAt(link)
+        if (overExtents) yield { cid: below, start: from, sizeBytes: view.sizeOf(link) }
+        else yield* this.#below(below, from, view.sizeOf(link), first, last)
+      }
+    }
+  }
+}
+
+function isOverExtents(view: NodeView): boolean {
+  return view.sizeOf(0) <= EXTENT_BYTES_MAX
+}
