@@ -389,7 +389,7 @@ bind($s, sockaddr_in($port, INADDR_LOOPBACK)) or die; listen($s, 1024);
 POSIX::dup2(fileno($s), 3); my $child; my $over = 0;
 $SIG{TERM} = sub { $over = 1; kill 'KILL', $child };
 while (!$over) {
-  $child = fork(); if (!$child) { $ENV{BENCH_FD} = 3; exec @command }
+  $child = fork(); if (!$child) { $ENV{BENCH_FD} = 3; $ENV{BENCH_LIBRARY} = "test"; exec @command }
   print "PID $child\\n"; waitpid($child, 0);
 }
 `

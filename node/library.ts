@@ -87,6 +87,9 @@ export interface OpenItem {
    */
   slices(range: ByteRange): Iterable<ChunkSlice>
 
+  /** The item was given from a copy in memory: for what is kept, that counts as a read. */
+  used(): void
+
   /**
    * Reads the slice's whole chunk into `buffer` (at least `sizeBytes` long), synchronously, and
    * verifies it. Bytes in `buffer` must not be used when this throws.

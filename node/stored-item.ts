@@ -84,6 +84,12 @@ export class StoredItem implements OpenItem {
     return this.#slices(range.first, Math.min(range.last + 1, this.sizeBytes))
   }
 
+  used(): void {
+    for (const { cid, sizeBytes } of this.#extents({ first: 0, last: this.sizeBytes - 1 })) {
+      if (cid !== undefined) this.#store.touch(cid, sizeBytes)
+    }
+  }
+
   readInto(slice: ChunkSlice, buffer: Buffer): void {
     this.#store.readChunkInto(slice.extent, slice.offset, slice, buffer)
   }

@@ -80,6 +80,18 @@ describe('a whole item', () => {
     expect(answers[3]?.headers['cache-status']).toContain('detail=memory')
   })
 
+  it('is known to be wanted by the tiers below, even when memory answers', async () => {
+    const item = library.add('wanted.txt', Buffer.from('wanted'))
+    let now = 1_750_000_000_000
+    await using clocked = await startNode({ library, now: () => now })
+    for (let i = 0; i < 20; i++) {
+      now += 500
+      expect((await clocked.ask(`${BASE}/wanted.txt`)).status).toBe(200)
+    }
+    expect(item.faults.uses).toBeGreaterThanOrEqual(8)
+    expect(item.faults.uses).toBeLessThanOrEqual(10)
+  })
+
   it('may be empty', async () => {
     const { status, headers, body } = await node.ask(`${BASE}/empty`)
     expect([status, headers['content-length'], body.length]).toEqual([200, '0', 0])

@@ -179,6 +179,8 @@ export class ItemHandler {
       this.#parts.observer.fault(new EdgeError('CHUNK_CORRUPT', `item ${sha256} in the memory tier`))
       return this.#sendWhole(exchange)
     }
+    // Once a second is enough for the tiers below to know that it is wanted.
+    if (fields.isNewSecond(nowMs)) item.used()
     const list = fields.whole('memory', nowMs)
     res.writeHead(200, wishes ? withWishes(list, wishes, path, wholeDigestFor(exchange)) : list)
     if (req.method === 'HEAD') res.end()

@@ -17,8 +17,8 @@ import { contentRange } from './ranges.ts'
 /** Where the bytes come from: a tier of ours, or fetched while the client waits. */
 export type Source = Tier | 'miss' | 'partial'
 
-export const EXPOSED_FIELDS =
-  'Accept-Ranges, Age, Cache-Status, Content-Digest, Content-Length, Content-Range, ETag, Last-Modified, Repr-Digest, Retry-After'
+/** All of them: nothing here is a secret of one client. */
+export const EXPOSED_FIELDS = '*'
 
 /** By digest the bytes can never change; by name they may with every release, so browsers ask again. */
 const CACHE_CONTROL = {
@@ -77,6 +77,11 @@ export class ItemHeaders implements Validators {
       'Repr-Digest', this.reprDigest,
       'Content-Length', String(item.sizeBytes),
     ]
+  }
+
+  /** Whether no answer was given in this second yet. */
+  isNewSecond(nowMs: number): boolean {
+    return Math.floor(nowMs / 1000) !== this.#second
   }
 
   /** 200. Valid until the next call of any method here. */

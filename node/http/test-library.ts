@@ -34,6 +34,8 @@ export interface Faults {
   flipped: Set<number>
   denied: boolean
   recoveries: number
+  /** Answers from the memory tier that the item was told of. */
+  uses: number
 }
 
 export class TestItem implements OpenItem, Disposable {
@@ -53,6 +55,7 @@ export class TestItem implements OpenItem, Disposable {
     flipped: new Set(),
     denied: false,
     recoveries: 0,
+    uses: 0,
   }
   readonly #library: TestLibrary
   readonly #bytes: Buffer | undefined
@@ -102,6 +105,10 @@ export class TestItem implements OpenItem, Disposable {
         to: Math.min(last + 1 - start, sizeBytes),
       }
     }
+  }
+
+  used(): void {
+    this.faults.uses++
   }
 
   readInto(slice: ChunkSlice, buffer: Buffer): void {
