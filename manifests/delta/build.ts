@@ -8,12 +8,15 @@
  */
 import type { Cid } from '../cid.ts'
 import type { ChunkRule, ExtentRef } from '../extent.ts'
-import { ExtentMatcher, type Found } from './extent-matcher.ts'
+import { EXTENT_BYTES_MAX } from '../unixfs.ts'
+import { draftOf, draftOfCopies, type Draft } from './draft.ts'
+import { ExtentMatcher } from './extent-matcher.ts'
 import { checkOf, DELTA_MAGIC, encodeHead, keyOf, type DeltaPart, type ItemChange, type NewExtent, type TableRun } from './head.ts'
-import { Literals } from './literals.ts'
+import type { Matches } from './match-pool.ts'
 import { OldBytes } from './old-bytes.ts'
 import { OldLayout, type OldItem } from './old-layout.ts'
-import { encodePart, FRAME_RAW_BYTES_MAX, type Operation, type PartFrame } from './part.ts'
+import { PART_DIFFERENCE_BYTES_MAX } from './part.ts'
+import { PartBuilder } from './part-builder.ts'
 import { PartReader } from './rebuild.ts'
 import type { ItemDag, ReleaseView } from './release-view.ts'
 
@@ -33,14 +36,15 @@ export interface BuiltDelta {
   readonly omittedExtents: number
 }
 
-/** Copies shorter than this are left to zstd, which says them shorter. */
-const COPY_BYTES_MIN = 512
 /** Extents like nothing before cost as much here as in a pack: only so much of them is taken in. */
 const UNLIKE_BYTES_MAX = 8 * 1024 * 1024
 const UNLIKE_EXTENT_BYTES_MIN = 1024 * 1024
-/** A part ends when it has so many extents or operations, however few literals. */
-const PART_EXTENTS_MAX = 4096
-const PART_OPERATIONS_MAX = 200_000
+const NEIGHBOUR_BYTES = 32 * 1024
+/** A part ends with the extent that brings it so far. */
+const FULL_LITERAL_BYTES = 768 * 1024
+const FULL_DIFFERENCE_BYTES = PART_DIFFERENCE_BYTES_MAX - EXTENT_BYTES_MAX
+const FULL_OPERATIONS = 200_000
+const FULL_EXTENTS = 4096
 
 export async function buildDelta(from: ReleaseView, to: ReleaseView, spool: DeltaSpool): Promise<BuiltDelta> {
   const layout = await OldLayout.of(from)
@@ -71,28 +75,23 @@ async function goneExtents(layout: OldLayout, to: ReleaseView): Promise<number[]
   return layout.extents.flatMap(({ cid }, index) => (layout.extentIndexOf(cid) === index && !kept.has(index) ? [index] : []))
 }
 
-interface BuiltExtent {
-  readonly extent: ExtentRef
-  readonly rule: ChunkRule
-  /** Addresses are those of the layout. */
-  readonly operations: readonly Operation[]
-}
-
 class DeltaBuilder {
   readonly #layout: OldLayout
   readonly #to: ReleaseView
   readonly #spool: DeltaSpool
   readonly #old: OldBytes
   readonly #matcher: ExtentMatcher
-  readonly #literals: Literals
+  readonly #partBuilder: PartBuilder
   readonly #changes: ItemChange[] = []
   /** By base index of the layout; becomes indexes of the head's list at the end. */
-  readonly #needs: number[][] = []
+  readonly #needs: (readonly number[])[] = []
   readonly #parts: (Omit<DeltaPart, 'offset' | 'bases'> & { readonly bases: readonly number[] })[] = []
   readonly #catalogParts: Uint8Array[] = []
   readonly #seen = new Set<Cid>()
-  #open: BuiltExtent[] = []
+  #open: Draft[] = []
   #openOperations = 0
+  #openLiterals = 0
+  #openDifferences = 0
   #unlikeBytes = 0
   #omittedExtents = 0
   #spooledBytes = 0
@@ -104,7 +103,7 @@ class DeltaBuilder {
     this.#spool = spool
     this.#old = new OldBytes(layout, from)
     this.#matcher = new ExtentMatcher(layout, this.#old, gone)
-    this.#literals = new Literals(layout, this.#old)
+    this.#partBuilder = new PartBuilder(layout, this.#old)
   }
 
   async addCatalog(): Promise<void> {
@@ -123,8 +122,8 @@ class DeltaBuilder {
     if (item.extents.length === 1) {
       const [extent] = item.extents as [ExtentRef]
       if (this.#layout.has(extent.cid)) return
-      const rebuilt = await this.#addExtent(extent, rule, oldItem, oldItem?.range.from ?? this.#layout.addressOfPath(item.path))
-      if (rebuilt) this.#changes.push({ ordinal })
+      const end = await this.#addExtent(extent, rule, oldItem, oldItem?.range.from ?? this.#layout.addressOfPath(item.path))
+      if (end !== undefined) this.#changes.push({ ordinal })
       return
     }
     const table = new TableBuilder(this.#layout)
@@ -137,67 +136,42 @@ class DeltaBuilder {
         this.#seen.add(extent.cid)
         const end = await this.#addExtent(extent, rule, oldItem, expected)
         table.add({ ...extent, rebuilt: end !== undefined })
-        expected = end?.expected ?? expected
+        expected = end ?? expected
       }
     }
     this.#changes.push({ ordinal, table: table.done() })
   }
 
   /** @returns where the older release goes on after what the extent's end is like; undefined when it is left out. */
-  async #addExtent(
-    extent: ExtentRef,
-    rule: ChunkRule,
-    oldItem: OldItem | undefined,
-    expected: number,
-  ): Promise<{ expected: number } | undefined> {
+  async #addExtent(extent: ExtentRef, rule: ChunkRule, oldItem: OldItem | undefined, expected: number): Promise<number | undefined> {
     const anchors = this.#matcher.anchors(await this.#to.chunksOf(extent))
+    // What has no predecessor is perhaps like its neighbours.
+    const place = oldItem ? { from: expected, to: expected + extent.sizeBytes } : { from: expected - NEIGHBOUR_BYTES, to: expected + NEIGHBOUR_BYTES }
     const anchored = anchors.reduce((sum, { length }) => sum + length, 0) === extent.sizeBytes
-    const bytes = anchored ? undefined : await this.#to.readExtent(extent.cid)
-    const found = bytes ? await this.#matcher.find(bytes, anchors, expected, oldItem) : anchors
-    if (this.#isUnlike(extent, found)) return undefined
-
-    const operations: Operation[] = []
-    let at = 0
-    let before = expected
-    let like: Found[] = []
-    const finish = async (to: number, after: number) => {
-      if (bytes && to > at) {
-        const ranges = like.map(({ address, length }) => ({ from: address, to: address + length }))
-        await this.#literals.add({ bytes: bytes.slice(at, to), before, after, like: ranges })
-      }
-      like = []
+    let draft: Draft
+    if (anchored) draft = draftOfCopies(extent, rule, place, anchors)
+    else {
+      const bytes = await this.#to.readExtent(extent.cid)
+      const matches = await this.#matcher.find(bytes, anchors, expected, oldItem)
+      if (this.#isUnlike(extent, matches)) return undefined
+      draft = await draftOf(extent, rule, place, bytes, matches, ranges => this.#old.read(ranges))
     }
-    for (const match of joinedCopies(found)) {
-      if (match.length < COPY_BYTES_MIN) {
-        like.push(match)
-        continue
-      }
-      await finish(match.at, match.address)
-      operations.push({ literalBytes: match.at - at, copyBytes: match.length, address: match.address })
-      at = match.at + match.length
-      before = match.address + match.length
-    }
-    if (at < extent.sizeBytes) {
-      await finish(extent.sizeBytes, -1)
-      operations.push({ literalBytes: extent.sizeBytes - at, copyBytes: 0, address: 0 })
-    }
-
-    this.#open.push({ extent, rule, operations })
-    this.#openOperations += operations.length
-    if (
-      this.#literals.pendingBytes >= FRAME_RAW_BYTES_MAX / 2 ||
-      this.#literals.frameCount > 0 ||
-      this.#open.length >= PART_EXTENTS_MAX ||
-      this.#openOperations >= PART_OPERATIONS_MAX
-    ) {
-      await this.#endPart()
-    }
-    return { expected: before }
+    this.#open.push(draft)
+    this.#openOperations += draft.said.alike.operations.length
+    this.#openLiterals += draft.said.few.literals.length
+    this.#openDifferences += draft.said.alike.differences.length
+    const full =
+      this.#openLiterals >= FULL_LITERAL_BYTES ||
+      this.#openDifferences >= FULL_DIFFERENCE_BYTES ||
+      this.#openOperations >= FULL_OPERATIONS ||
+      this.#open.length >= FULL_EXTENTS
+    if (full) await this.#endPart()
+    return draft.end
   }
 
-  #isUnlike({ sizeBytes }: ExtentRef, found: readonly Found[]): boolean {
+  #isUnlike({ sizeBytes }: ExtentRef, { alike }: Matches): boolean {
     if (this.#inCatalog || sizeBytes < UNLIKE_EXTENT_BYTES_MIN) return false
-    if (found.reduce((sum, { length }) => sum + length, 0) > sizeBytes / 20) return false
+    if (alike.reduce((sum, { equalBytes }) => sum + equalBytes, 0) > sizeBytes / 20) return false
     this.#unlikeBytes += sizeBytes
     if (this.#unlikeBytes <= UNLIKE_BYTES_MAX) return false
     this.#omittedExtents += 1
@@ -206,38 +180,18 @@ class DeltaBuilder {
 
   async #endPart(): Promise<void> {
     if (this.#open.length === 0) return
-    const frames = await this.#literals.take()
-    const bases = new Set(frames.flatMap(({ dictionary }) => dictionary.flatMap(range => this.#layout.extentsIn(range))))
-    const needs = needsOf(this.#open, frames, this.#layout)
-    for (const base of needs.flat()) bases.add(base)
-    const sorted = [...bases].sort((a, b) => a - b)
-
-    const space = new PartSpace(this.#layout, sorted)
-    const extents = this.#open.map(({ operations }) =>
-      operations.map(operation => (operation.copyBytes > 0 ? { ...operation, address: space.of(operation.address) } : operation)),
-    )
-    const localFrames = frames.map(({ section, dictionary }) => ({
-      section,
-      dictionary: dictionary.map(({ from, to }) => ({ from: space.of(from), to: space.of(from) + to - from })),
-    }))
-    const stored = await encodePart(extents, localFrames)
-    await this.#prove(stored, sorted)
-
-    this.#parts.push({
-      storedBytes: stored.length,
-      check: checkOf(stored),
-      firstExtent: this.#needs.length,
-      extentCount: this.#open.length,
-      bases: sorted,
-    })
-    this.#needs.push(...needs)
+    const { stored, bases, needs } = await this.#partBuilder.build(this.#open)
+    await this.#prove(stored, bases)
+    const [firstExtent, extentCount] = [this.#needs.length, this.#open.length]
+    this.#parts.push({ storedBytes: stored.length, check: checkOf(stored), firstExtent, extentCount, bases })
+    for (const list of needs) this.#needs.push(list)
     if (this.#inCatalog) this.#catalogParts.push(stored)
     else {
       await this.#spool.write(stored)
       this.#spooledBytes += stored.length
     }
     this.#open = []
-    this.#openOperations = 0
+    this.#openOperations = this.#openLiterals = this.#openDifferences = 0
   }
 
   /** Applies the part as an edge will. @throws EdgeError `DELTA_INVALID` */
@@ -275,59 +229,6 @@ class DeltaBuilder {
       rebuiltExtents: this.#needs.length,
       omittedExtents: this.#omittedExtents,
     }
-  }
-}
-
-/** Matches that go on in each other, on both sides, are one. */
-function joinedCopies(found: readonly Found[]): Found[] {
-  const result: Found[] = []
-  for (const match of found) {
-    const last = result.at(-1)
-    if (last && last.at + last.length === match.at && last.address + last.length === match.address) {
-      result[result.length - 1] = { ...last, length: last.length + match.length }
-    } else result.push(match)
-  }
-  return result
-}
-
-/** For each extent the old extents that it copies from, and those that its frames' dictionaries have. */
-function needsOf(extents: readonly BuiltExtent[], frames: readonly PartFrame[], layout: OldLayout): number[][] {
-  const frameBases = frames.map(({ dictionary }) => dictionary.flatMap(range => layout.extentsIn(range)))
-  let frame = 0
-  let left = frames[0]?.section.rawBytes ?? 0
-  return extents.map(({ operations }) => {
-    const needed = new Set<number>()
-    for (const { literalBytes, copyBytes, address } of operations) {
-      for (let wanted = literalBytes; wanted > 0; ) {
-        if (left === 0) left = frames[++frame]!.section.rawBytes
-        for (const base of frameBases[frame]!) needed.add(base)
-        const taken = Math.min(left, wanted)
-        left -= taken
-        wanted -= taken
-      }
-      for (const base of layout.extentsIn({ from: address, to: address + copyBytes })) needed.add(base)
-    }
-    return [...needed].sort((a, b) => a - b)
-  })
-}
-
-/** A part's own addresses: its bases laid end to end. */
-class PartSpace {
-  readonly #layout: OldLayout
-  readonly #startOf = new Map<number, number>()
-
-  constructor(layout: OldLayout, bases: readonly number[]) {
-    this.#layout = layout
-    let start = 0
-    for (const base of bases) {
-      this.#startOf.set(base, start)
-      start += layout.extents[base]!.sizeBytes
-    }
-  }
-
-  of(address: number): number {
-    const base = this.#layout.extentAt(address)
-    return this.#startOf.get(base)! + address - this.#layout.extents[base]!.address
   }
 }
 

@@ -7,7 +7,7 @@
  * not ("gone" bytes) is loaded at once where it fits; otherwise place by place.
  */
 import type { ChunkRef } from '../extent.ts'
-import { MatchPool, type Match } from './match-pool.ts'
+import { type Match, type Matches, MatchPool } from './match-pool.ts'
 import type { OldBytes } from './old-bytes.ts'
 import type { OldItem, OldLayout } from './old-layout.ts'
 import type { AddressRange } from './part.ts'
@@ -16,9 +16,6 @@ const POOL_BYTES_MAX = 48 * 1024 * 1024
 /** A gap between anchors that is longer than this is looked at from both its ends only. */
 const GAP_BYTES_MAX = 16 * 1024 * 1024
 const MARGIN_BYTES = 64 * 1024
-
-/** Bytes of the new extent that the older release has. */
-export type Found = Match
 
 export class ExtentMatcher {
   readonly #layout: OldLayout
@@ -31,15 +28,15 @@ export class ExtentMatcher {
     this.#layout = layout
     this.#old = old
     const goneBytes = gone.reduce((sum, index) => sum + layout.extents[index]!.sizeBytes, 0)
-    // Neighbours of what has gone are looked at, too, hence twice as much.
-    this.#pool = new MatchPool(Math.min(goneBytes * 2 + 4 * 1024 * 1024, POOL_BYTES_MAX))
-    this.#gone = goneBytes <= POOL_BYTES_MAX / 2 ? gone : []
+    // Neighbours of what has gone are looked at, too, hence some more.
+    this.#pool = new MatchPool(Math.min(goneBytes + 16 * 1024 * 1024, POOL_BYTES_MAX))
+    this.#gone = goneBytes <= (POOL_BYTES_MAX * 3) / 4 ? gone : []
   }
   #gone: readonly number[]
 
   /** Chunks of the extent that the older release has. Neighbours are joined. */
-  anchors(chunks: readonly ChunkRef[]): Found[] {
-    const found: Found[] = []
+  anchors(chunks: readonly ChunkRef[]): Match[] {
+    const found: Match[] = []
     let at = 0
     for (const { digest, sizeBytes } of chunks) {
       const last = found.at(-1)
@@ -55,19 +52,23 @@ export class ExtentMatcher {
   }
 
   /**
-   * All that was found, in order, apart from each other, long and short.
+   * All that was found, the anchors included.
    *
    * @param expected where the extent's first byte would be if nothing had changed.
    * @param item the old item of the same path, if there is one.
    */
-  async find(bytes: Uint8Array, anchors: readonly Found[], expected: number, item: OldItem | undefined): Promise<Found[]> {
+  async find(bytes: Uint8Array, anchors: readonly Match[], expected: number, item: OldItem | undefined): Promise<Matches> {
     const runs = runsBetween(bytes.length, anchors, expected)
     await this.#load(runs.flatMap(run => this.#placesOf(run, item)))
-    const found: Found[] = []
+    const found: Matches = { equal: [], alike: [] }
     for (const [at, run] of runs.entries()) {
-      found.push(...this.#pool.matches(bytes, run.from, run.to, run.expected))
+      const { equal, alike } = this.#pool.matches(bytes, run.from, run.to, run.expected)
+      for (const match of equal) found.equal.push(match)
+      for (const likeness of alike) found.alike.push(likeness)
       const anchor = anchors[at]
-      if (anchor) found.push(anchor)
+      if (!anchor) continue
+      found.equal.push(anchor)
+      found.alike.push({ ...anchor, equalBytes: anchor.length })
     }
     return found
   }
@@ -115,7 +116,7 @@ interface Run {
 }
 
 /** What lies before, between and after the anchors: one run more than anchors, some of them empty. */
-function runsBetween(sizeBytes: number, anchors: readonly Found[], expected: number): Run[] {
+function runsBetween(sizeBytes: number, anchors: readonly Match[], expected: number): Run[] {
   const runs: Run[] = []
   let from = 0
   for (const { at, length, address } of anchors) {

@@ -12,7 +12,7 @@ import type { Sha256 } from '../digest.ts'
 import type { ExtentRef } from '../extent.ts'
 import { EXTENT_BYTES_MAX } from '../unixfs.ts'
 import { ByteReader, ByteWriter } from '../varint.ts'
-import { PART_RAW_BYTES_MAX, zigzag, zigzagged } from './part.ts'
+import { PART_BYTES_MAX, zigzag, zigzagged } from './part.ts'
 import { invalid, pack, readSectionHead, unpack, writeSectionHead } from './section.ts'
 
 export const DELTA_MAGIC = Buffer.from('TLDELTA1')
@@ -165,7 +165,7 @@ export async function parseHead(bytes: Uint8Array, rawSize: number): Promise<Del
   const partCount = count()
   const catalogParts = numbers.varint(partCount)
   const partHeads = Array.from({ length: partCount }, () => ({
-    storedBytes: numbers.varint(PART_RAW_BYTES_MAX * 4),
+    storedBytes: numbers.varint(PART_BYTES_MAX),
     extentCount: numbers.varint(),
     check: Uint8Array.from(outer.bytes(CHECK_BYTES)),
   }))

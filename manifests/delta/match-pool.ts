@@ -1,14 +1,16 @@
 /**
  * Old bytes held in memory, indexed so that equal stretches in new bytes are found fast.
  *
- * Every 32nd place of the pool is entered in a table by the rolling hash of the 32 bytes there; new
- * bytes are tried at every place, so every common stretch of 63 bytes is found, shorter ones by
- * luck. After an edit, most new bytes go on where the old ones went on: that place is tried first,
- * which is also what keeps copies in order. About 150 MB/s.
+ * Every 16th place of the pool is entered in a table by the rolling hash of the 32 bytes there; new
+ * bytes are tried at every place, so every common stretch of 47 bytes is found. After an edit most
+ * new bytes go on where the old ones went on (the same diagonal), so that place is tried first, and
+ * it is left only for one that explains clearly more bytes, as bsdiff does. Of several candidates
+ * the longest wins, then the nearest.
  */
 import assert from 'node:assert'
 import type { AddressRange } from './part.ts'
 
+/** Equal bytes. */
 export interface Match {
   /** Where in the new bytes. */
   readonly at: number
@@ -17,7 +19,29 @@ export interface Match {
   readonly address: number
 }
 
+/** Bytes of which most are equal: matches on one diagonal with short differences between them. */
+export interface Likeness extends Match {
+  readonly equalBytes: number
+}
+
+export interface Matches {
+  /** Equal stretches of at least 64 bytes, in order, apart from each other. */
+  readonly equal: Match[]
+  /** All that is alike, in order, apart from each other; what is in `equal` is in here, too. */
+  readonly alike: Likeness[]
+}
+
 const WINDOW_BYTES = 32
+const STRIDE_BYTES = 16
+const CANDIDATES_MAX = 16
+/** A match this long is good enough to stop looking. */
+const LONG_BYTES = 4096
+/** On the diagonal even short matches are meant. */
+const DIAGONAL_BYTES_MIN = 8
+/** Another place must explain this many bytes more than the diagonal. */
+const LEAP_BYTES = 8
+const DIFFERENCE_BYTES_MAX = 64
+const EQUAL_BYTES_MIN = 64
 const PRIME = 0x01000193
 const OLDEST_FACTOR = Array.from({ length: WINDOW_BYTES }).reduce((power: number) => Math.imul(power, PRIME), 1)
 
@@ -27,7 +51,9 @@ interface PoolSegment extends AddressRange {
 
 export class MatchPool {
   readonly #bytes: Buffer
-  readonly #table: Int32Array
+  /** By hash: the last place entered; by place: the one before with that hash. In strides; −1 for none. */
+  readonly #latest: Int32Array
+  readonly #earlier: Int32Array
   readonly #shift: number
   #segments: PoolSegment[] = []
   #used = 0
@@ -35,8 +61,10 @@ export class MatchPool {
   /** @param capacityBytes below 2^31. */
   constructor(capacityBytes: number) {
     this.#bytes = Buffer.allocUnsafeSlow(Math.max(capacityBytes, WINDOW_BYTES))
-    const bits = Math.min(Math.max(Math.ceil(Math.log2(capacityBytes / WINDOW_BYTES + 1)) + 1, 8), 24)
-    this.#table = new Int32Array(2 ** bits).fill(-1)
+    const strides = Math.ceil(capacityBytes / STRIDE_BYTES) + 1
+    const bits = Math.min(Math.max(Math.ceil(Math.log2(strides)), 8), 22)
+    this.#latest = new Int32Array(2 ** bits).fill(-1)
+    this.#earlier = new Int32Array(strides)
     this.#shift = 32 - bits
   }
 
@@ -45,7 +73,7 @@ export class MatchPool {
   }
 
   clear(): void {
-    this.#table.fill(-1)
+    this.#latest.fill(-1)
     this.#segments = []
     this.#used = 0
   }
@@ -59,50 +87,45 @@ export class MatchPool {
     const last = this.#segments.at(-1)
     if (last && last.to === address) this.#segments[this.#segments.length - 1] = { ...last, to: address + bytes.length }
     else this.#segments.push({ start, from: address, to: address + bytes.length })
-    for (let at = start; at + WINDOW_BYTES <= this.#used; at += WINDOW_BYTES) {
-      const slot = this.#slotOf(hashAt(this.#bytes, at))
-      if (this.#table[slot] === -1) this.#table[slot] = at
+    // A window may reach over the end of what was there before: enter those places now.
+    const first = Math.max(0, start - WINDOW_BYTES + 1)
+    for (let stride = Math.ceil(first / STRIDE_BYTES); stride * STRIDE_BYTES + WINDOW_BYTES <= this.#used; stride++) {
+      const slot = this.#slotOf(hashAt(this.#bytes, stride * STRIDE_BYTES))
+      this.#earlier[stride] = this.#latest[slot]!
+      this.#latest[slot] = stride
     }
   }
 
-  /** The bytes of a range if all of it is here: a view. */
-  read({ from, to }: AddressRange): Buffer | undefined {
-    const segment = this.#segments.find(segment => segment.from <= from && to <= segment.to)
-    return segment && this.#bytes.subarray(segment.start + from - segment.from, segment.start + to - segment.from)
-  }
-
   /**
-   * Stretches of `bytes[from..to)` that are in the pool, in order and apart from each other.
+   * What of `bytes[from..to)` is in the pool.
    *
    * @param expected the address at which `bytes[from]` would be if nothing had changed.
    */
-  matches(bytes: Uint8Array, from: number, to: number, expected: number): Match[] {
+  matches(bytes: Uint8Array, from: number, to: number, expected: number): Matches {
     const pool = this.#bytes
     const used = this.#used
-    const found: Match[] = []
+    const found: Matches = { equal: [], alike: [] }
     let free = from
-    /** Pool place minus new place of the last match, when there is one. */
     const start = this.#placeOf(expected)
+    /** Pool place minus new place. */
     let diagonal = start === undefined ? Number.NaN : start - from
     let hash = 0
-    let hashedAt = -1
-    for (let at = from; at + WINDOW_BYTES <= to; ) {
-      let length = 0
-      let place = at + diagonal
-      if (place >= 0 && place < used) length = commonBytes(bytes, at, to, pool, place, used)
-      if (length < WINDOW_BYTES) {
-        hash = hashedAt === at - 1 && hashedAt >= 0 ? roll(hash, bytes[at - 1]!, bytes[at + WINDOW_BYTES - 1]!) : hashAt(bytes, at)
+    let hashedAt = -2
+    for (let at = from; at + DIAGONAL_BYTES_MIN <= to; ) {
+      const onDiagonal = at + diagonal
+      const possible = onDiagonal >= 0 && onDiagonal < used
+      let length = possible ? commonBytes(bytes, at, to, pool, onDiagonal, used) : 0
+      let place = onDiagonal
+      if (length < WINDOW_BYTES && at + WINDOW_BYTES <= to) {
+        hash = hashedAt === at - 1 ? roll(hash, bytes[at - 1]!, bytes[at + WINDOW_BYTES - 1]!) : hashAt(bytes, at)
         hashedAt = at
-        const candidate = this.#table[this.#slotOf(hash)]!
-        if (candidate >= 0) {
-          const other = commonBytes(bytes, at, to, pool, candidate, used)
-          if (other >= WINDOW_BYTES && other > length + 8) {
-            length = other
-            place = candidate
-          }
+        const leap = this.#longest(bytes, at, to, hash, onDiagonal)
+        if (leap && leap.length > length + LEAP_BYTES) {
+          const stays = possible ? equalBytes(bytes, at, pool, onDiagonal, Math.min(leap.length, used - onDiagonal)) : 0
+          if (stays < leap.length - LEAP_BYTES) ({ length, place } = leap)
         }
       }
-      if (length < WINDOW_BYTES / 2) {
+      if (length < DIAGONAL_BYTES_MIN) {
         at++
         continue
       }
@@ -113,15 +136,38 @@ export class MatchPool {
       at += length
       free = at
     }
-    return found
+    return { ...found, alike: found.alike.filter(({ equalBytes }) => equalBytes >= STRIDE_BYTES) }
+  }
+
+  #longest(bytes: Uint8Array, at: number, to: number, hash: number, near: number): { place: number; length: number } | undefined {
+    const pool = this.#bytes
+    let length = 0
+    let place = -1
+    let stride = this.#latest[this.#slotOf(hash)]!
+    for (let tried = 0; stride >= 0 && tried < CANDIDATES_MAX && length < LONG_BYTES; tried++, stride = this.#earlier[stride]!) {
+      const candidate = stride * STRIDE_BYTES
+      if (length > 0 && bytes[at + length] !== pool[candidate + length] && at + length < to) continue
+      const common = commonBytes(bytes, at, to, pool, candidate, this.#used)
+      if (common > length || (common === length && Math.abs(candidate - near) < Math.abs(place - near))) {
+        length = common
+        place = candidate
+      }
+    }
+    return length >= WINDOW_BYTES ? { place, length } : undefined
   }
 
   /** Cut where the pool's neighbours are not neighbours in the release. */
-  #push(found: Match[], at: number, place: number, length: number): void {
+  #push(found: Matches, at: number, place: number, length: number): void {
     while (length > 0) {
       const segment = this.#segmentAt(place)
       const here = Math.min(length, segment.start + (segment.to - segment.from) - place)
-      found.push({ at, length: here, address: segment.from + place - segment.start })
+      const address = segment.from + place - segment.start
+      if (here >= EQUAL_BYTES_MIN) found.equal.push({ at, length: here, address })
+      const last = found.alike.at(-1)
+      const gap = last ? at - (last.at + last.length) : -1
+      if (last && gap <= DIFFERENCE_BYTES_MAX && address - last.address === at - last.at) {
+        found.alike[found.alike.length - 1] = { ...last, length: last.length + gap + here, equalBytes: last.equalBytes + here }
+      } else found.alike.push({ at, length: here, address, equalBytes: here })
       at += here
       place += here
       length -= here
@@ -159,9 +205,17 @@ function roll(hash: number, oldest: number, newest: number): number {
   return (Math.imul(hash, PRIME) + newest - Math.imul(OLDEST_FACTOR, oldest)) | 0
 }
 
+/** How many bytes are equal from there on, up to the first that is not. */
 function commonBytes(a: Uint8Array, from: number, to: number, b: Uint8Array, start: number, end: number): number {
   const limit = Math.min(to - from, end - start)
   let length = 0
   while (length < limit && a[from + length] === b[start + length]) length++
   return length
+}
+
+/** How many of `length` bytes are equal. */
+function equalBytes(a: Uint8Array, from: number, b: Uint8Array, start: number, length: number): number {
+  let equal = 0
+  for (let at = 0; at < length; at++) if (a[from + at] === b[start + at]) equal++
+  return equal
 }

@@ -10,7 +10,7 @@ import { extentOf } from '../chunk-rule.ts'
 import { codecOf, type Cid } from '../cid.ts'
 import { isEdgeError } from '../errors.ts'
 import type { ChunkRule } from '../extent.ts'
-import { type AddressRange, type DecodedPart, decodePart, type Operation } from './part.ts'
+import { type AddressRange, type DecodedPart, decodePart } from './part.ts'
 import { invalid, unpack } from './section.ts'
 
 /**
@@ -26,18 +26,24 @@ const KEPT_BYTES = 16 * 1024 * 1024
 export class PartReader {
   readonly #decoded: DecodedPart
   readonly #literals: Buffer
-  /** Where each extent's literals begin. */
-  readonly #literalStarts: readonly number[]
+  readonly #differences: Uint8Array
+  /** Where each extent's literals and differences begin. */
+  readonly #starts: readonly { readonly literal: number; readonly difference: number }[]
   readonly #bases: BaseSpace
 
-  private constructor(decoded: DecodedPart, literals: Buffer, bases: BaseSpace) {
+  private constructor(decoded: DecodedPart, literals: Buffer, differences: Uint8Array, bases: BaseSpace) {
     this.#decoded = decoded
     this.#literals = literals
+    this.#differences = differences
     this.#bases = bases
-    let start = 0
-    this.#literalStarts = decoded.extents.map(operations => {
-      const own = start
-      for (const { literalBytes } of operations) start += literalBytes
+    let literal = 0
+    let difference = 0
+    this.#starts = decoded.extents.map(operations => {
+      const own = { literal, difference }
+      for (const { literalBytes, copyBytes, alike } of operations) {
+        literal += literalBytes
+        if (alike) difference += copyBytes
+      }
       return own
     })
   }
@@ -58,7 +64,7 @@ export class PartReader {
     const decoded = await decodePart(stored, extentSizes, bases.sizeBytes)
     const frames: Uint8Array[] = []
     for (const { section, dictionary } of decoded.frames) frames.push(await unpack(section, await bases.readLeniently(dictionary)))
-    return new PartReader(decoded, Buffer.concat(frames), bases)
+    return new PartReader(decoded, Buffer.concat(frames), await unpack(decoded.differences, new Uint8Array(0)), bases)
   }
 
   /**
@@ -68,13 +74,17 @@ export class PartReader {
   async rebuild(at: number): Promise<Buffer> {
     const operations = this.#decoded.extents[at]!
     const bytes = Buffer.allocUnsafe(operations.reduce((sum, { literalBytes, copyBytes }) => sum + literalBytes + copyBytes, 0))
-    let literal = this.#literalStarts[at]!
+    let { literal, difference } = this.#starts[at]!
     let to = 0
-    for (const { literalBytes, copyBytes, address } of operations) {
+    for (const { literalBytes, copyBytes, address, alike } of operations) {
       this.#literals.copy(bytes, to, literal, literal + literalBytes)
       literal += literalBytes
       to += literalBytes
       await this.#bases.copy({ from: address, to: address + copyBytes }, bytes, to)
+      if (alike) {
+        addTo(bytes, to, this.#differences.subarray(difference, difference + copyBytes))
+        difference += copyBytes
+      }
       to += copyBytes
     }
     return bytes
@@ -87,11 +97,10 @@ export class PartReader {
     if (extent.cid !== cid) throw invalid(`rebuilding ${cid} gave other bytes`)
     return bytes
   }
+}
 
-  /** What the extent is made of. */
-  operationsOf(at: number): readonly Operation[] {
-    return this.#decoded.extents[at]!
-  }
+function addTo(bytes: Uint8Array, at: number, differences: Uint8Array): void {
+  for (let index = 0; index < differences.length; index++) bytes[at + index]! += differences[index]!
 }
 
 /** A part's bases, laid end to end. */

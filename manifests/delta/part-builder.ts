@@ -1,0 +1,307 @@
+/**
+ * Makes a part of drafts: tries the ways of saying them, keeps the shortest.
+ *
+ * How much is tried depends on how much there is: small updates, where every byte counts, are
+ * compressed several times at the best level; large ones are estimated at a fast level first.
+ */
+import { BLOCK_BYTES, bytesIn, type DictionaryRule, dictionaryOf, type LiteralRun, literalRunsOf, runsWithin } from './dictionary.ts'
+import type { Draft, Said, Way } from './draft.ts'
+import { WAYS } from './draft.ts'
+import type { OldBytes } from './old-bytes.ts'
+import type { OldLayout } from './old-layout.ts'
+import { type AddressRange, DICTIONARY_BYTES_MAX, encodePart, FRAME_RAW_BYTES_MAX, type Operation, type PartContent, type PartFrame } from './part.ts'
+import { originsOf } from './provenance.ts'
+import { pack } from './section.ts'
+
+export interface BuiltPart {
+  readonly stored: Buffer
+  /** Indexes of the layout's extents, ascending. */
+  readonly bases: readonly number[]
+  /** For each extent of the part, those of the bases that it cannot do without. */
+  readonly needs: readonly (readonly number[])[]
+}
+
+/** Tried in this order; the first that fits serves for estimates. */
+const RULES: readonly DictionaryRule[] = [
+  { around: 2048, ahead: 2 ** 18 },
+  { around: 8192, ahead: 2 ** 20 },
+  { around: 512, ahead: 2 ** 16 },
+  { around: 128, ahead: 2 ** 14 },
+]
+const NO_RULE: DictionaryRule = { around: 0, ahead: 0 }
+const ESTIMATE_LEVEL = 6
+const GOOD_LEVEL = 19
+const BEST_LEVEL = 22
+/** Up to this many literals, everything is tried at the best level. */
+const THOROUGH_BYTES = 1024 * 1024
+
+export class PartBuilder {
+  readonly #layout: OldLayout
+  readonly #old: OldBytes
+
+  constructor(layout: OldLayout, old: OldBytes) {
+    this.#layout = layout
+    this.#old = old
+  }
+
+  async build(drafts: readonly Draft[]): Promise<BuiltPart> {
+    const candidates = waysWorthTrying(drafts).map(way => this.#candidate(drafts.map(({ said }) => said[way]), drafts))
+    const thorough = Math.max(...candidates.map(({ literals }) => literals.length)) <= THOROUGH_BYTES
+    let best: { size: number; candidate: Candidate } | undefined
+    for (const candidate of candidates.length > 1 ? candidates : []) {
+      const size = await this.#estimate(candidate, thorough ? GOOD_LEVEL : ESTIMATE_LEVEL)
+      if (!best || size < best.size) best = { size, candidate }
+    }
+    const candidate = best?.candidate ?? candidates[0]!
+    const content = await this.#content(candidate, thorough)
+    return { stored: await encodePart(content), bases: candidate.bases, needs: await needsOf(candidate, content, this.#layout) }
+  }
+
+  #candidate(said: readonly Said[], drafts: readonly Draft[]): Candidate {
+    const bases = basesOf(said, drafts, this.#layout)
+    const layout = this.#layout
+    const own = new Set(bases)
+    const space = new PartSpace(layout, bases)
+    const extents = said.map(({ operations }) =>
+      operations.map(operation => (operation.copyBytes > 0 ? { ...operation, address: space.of(operation.address) } : operation)),
+    )
+    return {
+      bases,
+      space,
+      extents,
+      runs: literalRunsOf(extents),
+      literals: Buffer.concat(said.map(({ literals }) => literals)),
+      differences: Buffer.concat(said.map(({ differences }) => differences)),
+      likeBlocks: likeBlocksOf(said, drafts, own, space, layout),
+    }
+  }
+
+  async #estimate(candidate: Candidate, level: number): Promise<number> {
+    const { literals, differences, extents } = candidate
+    let bytes = (await pack(differences, NONE, level)).stored.length
+    for (let from = 0; from < literals.length; from += FRAME_RAW_BYTES_MAX) {
+      const [first] = this.#choicesFor(candidate, from)
+      const dictionary = await this.#dictionary(candidate, from, first!)
+      bytes += (await pack(literals.subarray(from, from + FRAME_RAW_BYTES_MAX), dictionary, level)).stored.length
+    }
+    // An operation takes four to five bytes.
+    return bytes + extents.reduce((sum, operations) => sum + operations.length * 4.5, 0)
+  }
+
+  async #content(candidate: Candidate, thorough: boolean): Promise<PartContent> {
+    const { literals, differences, extents } = candidate
+    const frames: PartFrame[] = []
+    for (let from = 0; from < literals.length; from += FRAME_RAW_BYTES_MAX) frames.push(await this.#frame(candidate, from, thorough))
+    return { extents, frames, differences: await pack(differences, NONE, GOOD_LEVEL) }
+  }
+
+  async #frame(candidate: Candidate, from: number, thorough: boolean): Promise<PartFrame> {
+    const bytes = candidate.literals.subarray(from, from + FRAME_RAW_BYTES_MAX)
+    const choices = this.#choicesFor(candidate, from)
+    let tried = choices
+    if (!thorough && choices.length > 1) {
+      const estimates: number[] = []
+      tried = [choices[0]!, choices.at(-1)!]
+      for (const choice of tried) estimates.push((await pack(bytes, await this.#dictionary(candidate, from, choice), ESTIMATE_LEVEL)).stored.length)
+      tried = [tried[estimates[0]! <= estimates[1]! ? 0 : 1]!]
+    }
+    let best: PartFrame | undefined
+    for (const choice of tried) {
+      const dictionary = await this.#dictionary(candidate, from, choice)
+      const section = await pack(bytes, dictionary, thorough ? BEST_LEVEL : GOOD_LEVEL)
+      if (!best || section.stored.length < best.section.stored.length) best = { ...choice, section }
+    }
+    return best!
+  }
+
+  /** Dictionaries that are possible, at least one: at worst none. The last one has further blocks, if there are any. */
+  #choicesFor(candidate: Candidate, from: number): Choice[] {
+    const fitting: Choice[] = RULES.map(rule => ({ rule, blocks: [] })).filter(choice => this.#ranges(candidate, from, choice))
+    const smallest: Choice = fitting.at(-1) ?? { rule: NO_RULE, blocks: [] }
+    if (fitting.length === 0) fitting.push(smallest)
+    const blocks = this.#blocksFor(candidate, from, smallest)
+    if (blocks.length > 0) fitting.push({ ...smallest, blocks })
+    return fitting
+  }
+
+  /** Blocks that are like the literals and not in the dictionary yet, as many as fit, the most alike first. */
+  #blocksFor(candidate: Candidate, from: number, choice: Choice): number[] {
+    const covered = this.#ranges(candidate, from, choice)!
+    const room = Math.floor((DICTIONARY_BYTES_MAX - bytesIn(covered)) / BLOCK_BYTES)
+    const isCovered = (block: number) => covered.some(range => range.from <= block * BLOCK_BYTES && range.to >= (block + 1) * BLOCK_BYTES)
+    const open = [...candidate.likeBlocks].filter(([block]) => !isCovered(block))
+    const most = open.sort(([a, votes], [b, others]) => others - votes || a - b).slice(0, Math.max(room, 0))
+    return most.map(([block]) => block).sort((a, b) => a - b)
+  }
+
+  #ranges({ runs, space, literals }: Candidate, from: number, { rule, blocks }: Choice): AddressRange[] | undefined {
+    const to = Math.min(from + FRAME_RAW_BYTES_MAX, literals.length)
+    return dictionaryOf(runsWithin(runs, from, to), rule, blocks, space.sizeBytes)
+  }
+
+  async #dictionary(candidate: Candidate, from: number, choice: Choice): Promise<Buffer> {
+    return this.#old.read(candidate.space.layoutRanges(this.#ranges(candidate, from, choice)!))
+  }
+}
+
+type Choice = Omit<PartFrame, 'section'>
+
+interface Candidate {
+  readonly bases: readonly number[]
+  readonly space: PartSpace
+  /** Addresses here and below are those of the part. */
+  readonly extents: readonly (readonly Operation[])[]
+  readonly runs: readonly LiteralRun[]
+  readonly literals: Buffer
+  readonly differences: Buffer
+  /** Blocks of 1 KiB, and how many bytes of theirs are like literals. */
+  readonly likeBlocks: ReadonlyMap<number, number>
+}
+
+const NONE = new Uint8Array(0)
+/** Extents with so many bytes like literals are worth being a base for that alone; only some. */
+const LIKE_BYTES_MIN = 512
+const LIKE_EXTENTS_MAX = 16
+
+function waysWorthTrying(drafts: readonly Draft[]): Way[] {
+  const differ = WAYS.filter((way, at) => at === 0 || drafts.some(({ said }) => said[way].operations.length !== said.few.operations.length))
+  return differ
+}
+
+/** Old extents that are copied from, or are much like literals; for what copies nothing, those at its place. */
+function basesOf(said: readonly Said[], drafts: readonly Draft[], layout: OldLayout): number[] {
+  const bases = new Set<number>()
+  const add = (range: AddressRange) => {
+    for (const index of layout.extentsIn(range)) bases.add(index)
+  }
+  for (const [at, { operations }] of said.entries()) {
+    for (const { copyBytes, address } of operations) add({ from: address, to: address + copyBytes })
+    if (copiesNothing(operations)) add(drafts[at]!.place)
+  }
+  const votes = new Map<number, number>()
+  for (const { from, to } of drafts.flatMap(({ like }) => like)) {
+    const index = layout.extentAt(from)
+    votes.set(index, (votes.get(index) ?? 0) + to - from)
+  }
+  const liked = [...votes].filter(([index, bytes]) => bytes >= LIKE_BYTES_MIN && !bases.has(index))
+  for (const [index] of liked.sort(([a, bytes], [b, others]) => others - bytes || a - b).slice(0, LIKE_EXTENTS_MAX)) bases.add(index)
+  return [...bases].sort((a, b) => a - b)
+}
+
+function copiesNothing(operations: readonly Operation[]): boolean {
+  return operations.every(({ copyBytes }) => copyBytes === 0)
+}
+
+function likeBlocksOf(
+  said: readonly Said[],
+  drafts: readonly Draft[],
+  bases: ReadonlySet<number>,
+  space: PartSpace,
+  layout: OldLayout,
+): Map<number, number> {
+  const blocks = new Map<number, number>()
+  const vote = (range: AddressRange) => {
+    for (const index of layout.extentsIn(range)) {
+      if (!bases.has(index)) continue
+      const { address, sizeBytes } = layout.extents[index]!
+      const start = space.of(address) - address
+      const from = Math.max(range.from, address) + start
+      const to = Math.min(range.to, address + sizeBytes) + start
+      for (let at = from; at < to; ) {
+        const block = Math.floor(at / BLOCK_BYTES)
+        const end = Math.min(to, (block + 1) * BLOCK_BYTES)
+        blocks.set(block, (blocks.get(block) ?? 0) + end - at)
+        at = end
+      }
+    }
+  }
+  for (const [at, { like, place }] of drafts.entries()) {
+    for (const range of like) vote(range)
+    if (copiesNothing(said[at]!.operations)) vote(place)
+  }
+  return blocks
+}
+
+/** By extent, the old extents that it copies from and those that its literals came out of. */
+async function needsOf({ bases, space, extents, runs }: Candidate, { frames }: PartContent, layout: OldLayout): Promise<number[][]> {
+  const origins: Int32Array[] = []
+  let from = 0
+  for (const { section, rule, blocks } of frames) {
+    const to = from + section.rawBytes
+    const dictionary = section.coding === 1 ? dictionaryOf(runsWithin(runs, from, to), rule, blocks, space.sizeBytes)! : []
+    origins.push(await originsOf(section, dictionary, address => space.baseAt(address), base => space.endOf(base)))
+    from = to
+  }
+  let literal = 0
+  return extents.map(operations => {
+    const needed = new Set<number>()
+    for (const { literalBytes, copyBytes, address } of operations) {
+      for (const end = literal + literalBytes; literal < end; literal++) {
+        const origin = origins[Math.floor(literal / FRAME_RAW_BYTES_MAX)]![literal % FRAME_RAW_BYTES_MAX]!
+        if (origin >= 0) needed.add(bases[origin]!)
+      }
+      for (const range of space.layoutRanges([{ from: address, to: address + copyBytes }])) {
+        for (const index of layout.extentsIn(range)) needed.add(index)
+      }
+    }
+    return [...needed].sort((a, b) => a - b)
+  })
+}
+
+/** A part's own addresses: its bases laid end to end. */
+class PartSpace {
+  readonly #layout: OldLayout
+  readonly #bases: readonly number[]
+  readonly #starts: readonly number[]
+  readonly #startOf: ReadonlyMap<number, number>
+  readonly sizeBytes: number
+
+  constructor(layout: OldLayout, bases: readonly number[]) {
+    this.#layout = layout
+    this.#bases = bases
+    let start = 0
+    this.#starts = bases.map(base => {
+      start += layout.extents[base]!.sizeBytes
+      return start - layout.extents[base]!.sizeBytes
+    })
+    this.#startOf = new Map(bases.map((base, at) => [base, this.#starts[at]!]))
+    this.sizeBytes = start
+  }
+
+  /** Of an address of the layout that is in one of the bases. */
+  of(address: number): number {
+    const base = this.#layout.extentAt(address)
+    return this.#startOf.get(base)! + address - this.#layout.extents[base]!.address
+  }
+
+  /** The place among the bases of the one that has this address of the part. */
+  baseAt(address: number): number {
+    let first = 0
+    let last = this.#starts.length - 1
+    while (first < last) {
+      const middle = (first + last + 1) >> 1
+      if (this.#starts[middle]! <= address) first = middle
+      else last = middle - 1
+    }
+    return first
+  }
+
+  endOf(place: number): number {
+    return this.#starts[place + 1] ?? this.sizeBytes
+  }
+
+  /** The same bytes by addresses of the layout; in order, not joined. */
+  layoutRanges(ranges: readonly AddressRange[]): AddressRange[] {
+    const result: AddressRange[] = []
+    for (const { from, to } of ranges) {
+      for (let at = from; at < to; ) {
+        const place = this.baseAt(at)
+        const { address, sizeBytes } = this.#layout.extents[this.#bases[place]!]!
+        const end = Math.min(to, this.#starts[place]! + sizeBytes)
+        result.push({ from: address + at - this.#starts[place]!, to: address + end - this.#starts[place]! })
+        at = end
+      }
+    }
+    return result
+  }
+}
