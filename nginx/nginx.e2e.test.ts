@@ -4,7 +4,7 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { type Server, createServer } from 'node:http'
 import { connect as connectHttp2 } from 'node:http2'
 import { request } from 'node:https'
@@ -294,21 +294,20 @@ describe.skipIf(!nginxIsHere())('through NGINX', () => {
 
   it('a node killed and restarted under load loses no request', async () => {
     const port = await freePort()
-    const script = new URL('../bench/read/serve-node.ts', import.meta.url).pathname
-    const folder = join(nginx.folder, 'files')
-    await import('node:fs/promises').then(fs => fs.mkdir(folder))
-    await writeFile(join(folder, 'small'), 'small')
+    const script = join(import.meta.dirname, 'test-node.ts')
     // Holds the socket open between the node's lives, as systemd does (deploy/towerlight.socket).
-    const keeper = spawn('perl', ['-e', KEEPER, String(port), process.execPath, script, folder], {
+    const keeper = spawn('perl', ['-e', KEEPER, String(port), process.execPath, script], {
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     try {
       const lines = createInterface({ input: keeper.stdout })[Symbol.asyncIterator]()
+      let last = 0
       const nextPid = async (): Promise<number> => {
         for (;;) {
           const { value } = await lines.next()
-          const [, pid] = /^PID (\d+)$/.exec(value ?? '') ?? []
-          if (pid) return Number(pid)
+          const [, found] = /^PID (\d+)$/.exec(value ?? '') ?? []
+          if (found) last = Number(found)
+          if (value === 'READY') return last
         }
       }
       let pid = await nextPid()
@@ -320,7 +319,7 @@ describe.skipIf(!nginxIsHere())('through NGINX', () => {
       const statuses = new Map<number, number>()
       const clients = Array.from({ length: 16 }, async () => {
         while (!over.signal.aborted) {
-          const { status } = await ask(front.httpPort, '/data/bench/read/small')
+          const { status } = await ask(front.httpPort, `${BASE}/small.txt`)
           statuses.set(status, (statuses.get(status) ?? 0) + 1)
         }
       })
@@ -389,7 +388,7 @@ bind($s, sockaddr_in($port, INADDR_LOOPBACK)) or die; listen($s, 1024);
 POSIX::dup2(fileno($s), 3); my $child; my $over = 0;
 $SIG{TERM} = sub { $over = 1; kill 'KILL', $child };
 while (!$over) {
-  $child = fork(); if (!$child) { $ENV{BENCH_FD} = 3; $ENV{BENCH_LIBRARY} = "test"; exec @command }
+  $child = fork(); if (!$child) { exec @command }
   print "PID $child\\n"; waitpid($child, 0);
 }
 `

@@ -2,8 +2,7 @@
  * The whole node under load, in a process of its own: `node bench/read/serve-node.ts <folder>` publishes the
  * files there as `bench/read` into a repository, fills a store from it, and serves that.
  *
- * With BENCH_LIBRARY=test the HTTP part alone, over files that are verified chunk by chunk; with BENCH_FD
- * on a socket that listens already.
+ * With BENCH_LIBRARY=test the HTTP part alone, over files that are verified chunk by chunk.
  */
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
@@ -60,7 +59,6 @@ async function serveFilesAlone(): Promise<number> {
     library.add(name, readFileSync(join(folder, name)), { dataset: 'bench/read' })
   }
   const node = createNodeServer({ library })
-  const given = process.env.BENCH_FD
-  const at = await node.listen(given ? { fd: Number(given) } : { port: 0 })
-  return at.port
+  const { port } = await node.listen({ port: 0 })
+  return port
 }
