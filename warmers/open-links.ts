@@ -1,0 +1,202 @@
+/**
+ * Links at work: an upstream per link and URL, whose every byte goes into the ledger under the
+ * link and the window it was spent in, and a signal that ends what runs when the window does.
+ */
+import { setTimeout as sleep } from 'node:timers/promises'
+import { EdgeError } from '../manifests/errors.ts'
+import type { Abortable } from '../manifests/extent.ts'
+import { openFileUpstream } from './file-upstream.ts'
+import { openHttpUpstream } from './http-upstream.ts'
+import type { Ledger } from './ledger.ts'
+import type { LinkSettings } from './link-settings.ts'
+import { LinkChooser, probeLink, type LinkState } from './links.ts'
+import { openPace, type LinkPace } from './pace.ts'
+import type { StallRule } from './stall.ts'
+import type { Upstream, WireRecord } from './upstream.ts'
+import type { ContactWindow } from './windows.ts'
+
+export interface LinksOptions {
+  readonly links: readonly LinkSettings[]
+  /** Repositories, best first; `file:` ones need no link. */
+  readonly urls: readonly URL[]
+  readonly ledger: Ledger
+  readonly connectionsMax: number
+  readonly now?: () => number
+  readonly stall?: StallRule
+}
+
+/** A window that is open on a link that is up. */
+export interface OpenWindow extends Disposable {
+  readonly link: string
+  readonly window: ContactWindow
+  /** Down and up, that may still be spent; Infinity without caps. */
+  readonly bytesLeft: number
+  readonly upstreams: readonly Upstream[]
+  /** Aborts with `WINDOW_CLOSED` at the window's end, or as soon as its bytes are used up. */
+  readonly signal: AbortSignal
+  /** Ends it early. */
+  close(why: string): void
+}
+
+export interface OpenLinks extends AsyncDisposable {
+  /** Of the link that was chosen last; the first link's to begin with. */
+  readonly upstreams: readonly Upstream[]
+  states(): LinkState[]
+  /** Probes every link whose window is open. */
+  probe(options: Abortable): Promise<void>
+  /** A window to work in, on the best link; undefined when there is none now. */
+  open(): OpenWindow | undefined
+  /** What would be chosen now: to leave a link for a better one. */
+  best(): string | undefined
+  /** The transfer failed because of the link, or went well. */
+  report(link: string, isUp: boolean): void
+}
+
+const PROBE_MS = 5000
+/** setTimeout's longest. */
+const TIMER_MS_MAX = 2 ** 31 - 1
+
+export function openLinks(options: LinksOptions): OpenLinks {
+  return new Links(options)
+}
+
+class Links implements OpenLinks {
+  readonly #options: LinksOptions
+  readonly #now: () => number
+  readonly #chooser: LinkChooser
+  readonly #lines: ReadonlyMap<string, Line>
+  #chosen: string
+
+  constructor(options: LinksOptions) {
+    const { links, ledger, now = Date.now } = options
+    this.#options = options
+    this.#now = now
+    this.#chosen = links[0]!.name
+    this.#chooser = new LinkChooser(links, {
+      inWindow: ({ id, link }) => (id === '' ? 0 : bytesOf(ledger.totals({ window: id, link }))),
+      inMonth: (link, nowMs) => bytesOf(ledger.totals({ link, sinceMs: monthStart(nowMs) })),
+    })
+    this.#lines = new Map(links.map(link => [link.name, openLine(link, options, now)]))
+  }
+
+  get upstreams() {
+    return this.#lines.get(this.#chosen)!.upstreams
+  }
+
+  states() {
+    return this.#chooser.states(this.#now())
+  }
+
+  async probe(options: Abortable): Promise<void> {
+    await Promise.all(
+      this.states()
+        .filter(({ window }) => window !== undefined)
+        .map(async ({ link }) => {
+          try {
+            const ms = await this.#probeOne(link, options)
+            this.#lines.get(link.name)!.pace.delayed(ms)
+            this.report(link.name, true)
+          } catch {
+            options.signal.throwIfAborted()
+            this.report(link.name, false)
+          }
+        }),
+    )
+  }
+
+  open(): OpenWindow | undefined {
+    const state = this.#chooser.choose(this.#now())
+    if (!state) return undefined
+    const { link, window, bytesLeft } = state
+    this.#chosen = link.name
+    const line = this.#lines.get(link.name)!
+    const ended = new AbortController()
+    const close = (why: string) => ended.abort(new EdgeError('WINDOW_CLOSED', why))
+    let left = bytesLeft
+    line.window = window.id
+    line.spent = bytes => {
+      left -= bytes
+      if (left <= 0) close(`${link.name}: the bytes of this window or month are used up`)
+    }
+    const endMs = window.endMs - this.#now()
+    const timer = endMs < TIMER_MS_MAX ? setTimeout(() => close(`${link.name}: the window ${window.id} has ended`), endMs) : undefined
+    return {
+      link: link.name,
+      window,
+      bytesLeft,
+      upstreams: line.upstreams,
+      signal: ended.signal,
+      close,
+      [Symbol.dispose]() {
+        clearTimeout(timer)
+        line.spent = () => undefined
+      },
+    }
+  }
+
+  best(): string | undefined {
+    return this.#chooser.choose(this.#now())?.link.name
+  }
+
+  report(link: string, isUp: boolean): void {
+    this.#chooser.report(link, isUp, this.#now())
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all([...this.#lines.values()].flatMap(({ upstreams }) => upstreams.map(upstream => upstream[Symbol.asyncDispose]())))
+  }
+
+  /** A link is up when somebody at the other end answers. A folder is always there to be asked. */
+  async #probeOne(link: LinkSettings, options: Abortable): Promise<number> {
+    const urls = link.probeUrl ? [new URL(link.probeUrl)] : this.#options.urls
+    if (urls.some(({ protocol }) => protocol === 'file:') || urls.length === 0) return 0
+    const through = link.proxyUrl ? [new URL(link.proxyUrl)] : urls
+    return await Promise.any(through.map(url => probeLink(url, link, PROBE_MS, options)))
+  }
+}
+
+interface Line {
+  readonly upstreams: readonly Upstream[]
+  readonly pace: LinkPace
+  /** The open window's id, for the ledger. */
+  window: string
+  spent: (bytes: number) => void
+}
+
+function openLine(link: LinkSettings, { urls, ledger, connectionsMax, stall }: LinksOptions, nowMs: () => number): Line {
+  const pace = openPace({
+    bytesPerSecondMax: link.bytesPerSecondMax ?? Infinity,
+    shared: link.shared,
+    nowMs,
+    wait: (ms, signal) => sleep(ms, undefined, { signal }),
+  })
+  const onWire = (source: () => string) => (record: WireRecord) => {
+    ledger.add({ ...record, link: link.name, window: line.window, source: source() })
+    line.spent(record.bytesDown + record.bytesUp)
+  }
+  const upstreams = urls.map(url => {
+    const upstream: Upstream =
+      url.protocol === 'file:'
+        ? openFileUpstream(url, onWire(() => upstream.name))
+        : openHttpUpstream(url, {
+            onWire: onWire(() => upstream.name),
+            connectionsMax,
+            pace,
+            ...(link.localAddress ? { localAddress: link.localAddress } : {}),
+            ...(link.proxyUrl ? { proxyUrl: link.proxyUrl } : {}),
+            ...(stall ? { stall } : {}),
+          })
+    return upstream
+  })
+  const line: Line = { upstreams, pace, window: '', spent: () => undefined }
+  return line
+}
+
+function bytesOf({ bytesDown, bytesUp }: { readonly bytesDown: number; readonly bytesUp: number }): number {
+  return bytesDown + bytesUp
+}
+
+function monthStart(nowMs: number): number {
+  const now = new Date(nowMs)
+  return Date.UTC(now.getUTCFullYear(), now.getUTCMonth())
+}
