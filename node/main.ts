@@ -19,6 +19,7 @@ import { controlSocketOf, ownerMethods, statusOf } from './cli/owner-methods.ts'
 import type { NodeConfig } from './config.ts'
 import { serveControl } from './control.ts'
 import { type GatewayParts, ipfsGateway } from './gateway/ipfs-gateway.ts'
+import { inheritedSocketOf } from './http/inherited-socket.ts'
 import { problemOf, sendProblem } from './http/problem.ts'
 import { createNodeServer } from './http/server.ts'
 import { openOwner, type Owner } from './owner.ts'
@@ -65,7 +66,8 @@ export async function startNode(
     { memoryBytesMax: config.memoryBytesMax },
   )
   stack.defer(() => server.close(config.drainMs))
-  const { port } = await server.listen({ port: config.port, host: config.host })
+  const fd = inheritedSocketOf(process.env, process.pid)
+  const { port } = await server.listen(fd === undefined ? { port: config.port, host: config.host } : { fd })
   const url = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${port}/`
   if (receives) stack.use(await listenForReleases(owner, repository, config, news))
   stack.use(await serveControl(controlSocketOf(config, tmpdir()), ownerMethods(owner, url, startedAtMs)))
