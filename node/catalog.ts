@@ -18,7 +18,6 @@ import type { ContentStore } from './store/store.ts'
 
 const LEASE_MS = 1000
 const CACHED_BYTES_MAX = 8 * 1024 * 1024
-const PARSED_MAX = 4
 
 export interface CatalogPage {
   readonly number: number
@@ -47,7 +46,6 @@ export class PageCache {
     maxSize: CACHED_BYTES_MAX,
     sizeCalculation: ({ bytes }) => bytes.length + 200,
   })
-  readonly parsed = new LRUCache<Sha256, readonly CatalogEntry[]>({ max: PARSED_MAX })
 }
 
 export class Catalog {
@@ -116,6 +114,10 @@ export class Catalog {
 
   /** @throws EdgeError `CHUNK_ABSENT`, `CHUNK_CORRUPT` */
   page(number: number): CatalogPage {
+    return this.#page(number, true)
+  }
+
+  #page(number: number, keep: boolean): CatalogPage {
     const ref = this.#pageRef(number)
     const cached = this.#cache.pages.get(ref.digest)
     if (cached) {
@@ -126,23 +128,25 @@ export class Catalog {
         return cached
       }
       this.#cache.pages.delete(ref.digest)
-      this.#cache.parsed.delete(ref.digest)
     }
     const bytes = Buffer.allocUnsafeSlow(ref.sizeBytes)
     this.#store.readChunkInto(ref.extent, ref.offset, ref, bytes)
     const page = { number, bytes, provenAt: performance.now() }
-    this.#cache.pages.set(ref.digest, page)
+    if (keep) this.#cache.pages.set(ref.digest, page)
     return page
   }
 
-  /** All entries of a page. @throws EdgeError `CATALOG_INVALID`, and as `page` */
+  /**
+   * All entries of a page, for who goes through all pages: that does not push others out of memory.
+   * @throws EdgeError `CATALOG_INVALID`, and as `page`
+   */
   entries(number: number): readonly CatalogEntry[] {
-    const { digest } = this.#pageRef(number)
-    const known = this.#cache.parsed.get(digest)
-    if (known) return known
-    const entries = parsePage(this.page(number).bytes)
-    this.#cache.parsed.set(digest, entries)
-    return entries
+    return parsePage(this.#page(number, false).bytes)
+  }
+
+  /** The page's text, likewise. */
+  textOf(number: number): string {
+    return this.#page(number, false).bytes.toString('utf8')
   }
 
   /** The page that would hold `path`; undefined when it sorts before the first one. */

@@ -3,25 +3,18 @@
  * (`/ipfs/<cid>`). Derived: rows are hints that are checked against the proven page, the whole file
  * may be deleted, and releases that are not in it yet are searched page by page.
  */
-import { join } from 'node:path'
 import { cidBytes, codecOf, digestOf, type Cid } from '../manifests/cid.ts'
 import type { CatalogEntry } from '../manifests/catalog.ts'
 import type { Sha256 } from '../manifests/digest.ts'
 import { isEdgeError } from '../manifests/errors.ts'
 import type { Catalog } from './catalog.ts'
-import { Database } from './store/database.ts'
+import type { Database } from './store/database.ts'
 
-const SCHEMA = `
-CREATE TABLE catalogs (id INTEGER PRIMARY KEY, root BLOB NOT NULL UNIQUE, whole INTEGER NOT NULL);
--- The first 48 bits of each item's digest, and of its root's where that is another one.
-CREATE TABLE digests (key INTEGER NOT NULL, catalog INTEGER NOT NULL, page INTEGER NOT NULL,
-  PRIMARY KEY (key, catalog, page)) WITHOUT ROWID
-`
 const KEY_DIGITS = 12
 const KEYS = 16 ** KEY_DIGITS
 const SLICES = 64
 
-export class DigestIndex implements Disposable {
+export class DigestIndex {
   readonly #database: Database
   readonly #readOnly: boolean
   /** Ids of catalogs that are in the index as a whole. */
@@ -29,15 +22,14 @@ export class DigestIndex implements Disposable {
   #last: Promise<void> = Promise.resolve()
   #closed = false
 
-  constructor(folder: string, readOnly: boolean) {
+  constructor(database: Database, readOnly: boolean) {
     this.#readOnly = readOnly
-    this.#database = new Database({
-      path: join(folder, 'library.db'),
-      schema: SCHEMA,
-      readOnly,
-      derived: true,
-      onDamage: () => this.#whole.clear(),
-    })
+    this.#database = database
+  }
+
+  /** The database was made anew. */
+  clear(): void {
+    this.#whole.clear()
   }
 
   find(sha256: Sha256, catalog: Catalog): CatalogEntry | undefined {
@@ -68,9 +60,9 @@ export class DigestIndex implements Disposable {
     return this.#last
   }
 
-  [Symbol.dispose](): void {
+  async stop(): Promise<void> {
     this.#closed = true
-    this.#database[Symbol.dispose]()
+    await this.#last
   }
 
   #search(

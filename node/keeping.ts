@@ -28,6 +28,8 @@ export interface KeepingParts {
   readonly folder: string
   /** Every release that is served or on its way, of all datasets. */
   readonly active: () => readonly Release[]
+  /** Notes across restarts which releases are held already. */
+  readonly memory: { has(note: string): boolean; add(note: string): void }
   /** What must not be served need not be kept. */
   readonly isDenied: (dataset: string, entry: CatalogEntry) => boolean
 }
@@ -116,7 +118,12 @@ export class Keeping {
   }
 
   async #hold(release: Release): Promise<void> {
-    const { store } = this.#parts
+    const { store, needs, memory } = this.#parts
+    const note = `${store.generation} ${release.digest} ${needs.signature}`
+    if (memory.has(note)) {
+      this.#held.add(release)
+      return
+    }
     const groups: Record<Hold, Cid[]> = { pinned: [], mustHave: [] }
     const flush = async (atLeast: number) => {
       for (const why of ['pinned', 'mustHave'] as const) {
@@ -131,7 +138,9 @@ export class Keeping {
       await flush(GROUP)
     }
     await flush(1)
-    if (known && !this.#stopped) this.#held.add(release)
+    if (!known || this.#stopped) return
+    this.#held.add(release)
+    memory.add(note)
   }
 
   async #sweep(): Promise<void> {

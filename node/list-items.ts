@@ -66,7 +66,7 @@ function* matches(
         yield { last: catalog.entries(page - 1).at(-1)?.path ?? begin }
         return
       }
-      const text = catalog.page(page).bytes.toString('utf8').toLowerCase()
+      const text = catalog.textOf(page).toLowerCase()
       // words as JSON writes them: what is not in the page's text is in none of its paths
       if (!words.every(word => text.includes(JSON.stringify(word).slice(1, -1)))) continue
     }

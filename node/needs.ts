@@ -4,6 +4,7 @@
  */
 import { matchesGlob } from 'node:path'
 import type { CatalogEntry } from '../manifests/catalog.ts'
+import { sha256Of } from '../manifests/digest.ts'
 import type { Manifest } from '../manifests/manifest.ts'
 import type { Hold } from './store/store.ts'
 
@@ -18,6 +19,11 @@ export class Needs {
   constructor(mustHaveUpTo: number, operatorPins: () => readonly string[]) {
     this.#mustHaveUpTo = mustHaveUpTo
     this.#operatorPins = operatorPins
+  }
+
+  /** Changes when other items may be needed. */
+  get signature(): string {
+    return sha256Of(JSON.stringify([this.#mustHaveUpTo, this.#operatorPins()]))
   }
 
   whyOf(manifest: Manifest, entry: Pick<CatalogEntry, 'path' | 'priority'>): Hold | undefined {

@@ -16,10 +16,12 @@ import { Blocks } from './blocks.ts'
 import { DigestIndex } from './digest-index.ts'
 import { Keeping } from './keeping.ts'
 import type { DatasetView, Library, OpenItem, PriorityClass } from './library.ts'
+import { heldNotes, openLibraryDatabase } from './library-database.ts'
 import { listItems } from './list-items.ts'
 import { Needs } from './needs.ts'
 import { Presence } from './presence.ts'
 import { Releases, type DatasetReleases, type Missing, type Release } from './releases.ts'
+import type { Database } from './store/database.ts'
 import type { ContentStore } from './store/store.ts'
 import { StoredItem } from './stored-item.ts'
 import type { TrustStore } from './trust-store.ts'
@@ -89,6 +91,7 @@ class StoreLibrary implements NodeLibrary {
   readonly #owner: boolean
   readonly #needs: Needs
   readonly #presence: Presence
+  readonly #database: Database
   readonly #digests: DigestIndex
   readonly #keeping: Keeping
   readonly #blocks: Blocks
@@ -116,11 +119,16 @@ class StoreLibrary implements NodeLibrary {
       onChange: (_dataset, dropped) => this.#changed(dropped.length > 0),
     })
     this.#presence = new Presence(store)
-    this.#digests = new DigestIndex(store.folder, !this.#owner)
+    let digests: DigestIndex | undefined
+    const database = openLibraryDatabase(store.folder, !this.#owner, () => digests?.clear())
+    digests = new DigestIndex(database, !this.#owner)
+    this.#database = database
+    this.#digests = digests
     this.#keeping = new Keeping({
       store,
       needs: this.#needs,
       folder: store.folder,
+      memory: heldNotes(database, !this.#owner),
       active: () => this.#active(),
       isDenied: (dataset, entry) => trust.isDenied({ dataset, ...entry }),
     })
@@ -239,8 +247,8 @@ class StoreLibrary implements NodeLibrary {
     clearImmediate(this.#firstCheck)
     clearInterval(this.#watching)
     await this.#keeping.stop()
-    this.#digests[Symbol.dispose]()
-    await this.#digests.settled()
+    await this.#digests.stop()
+    this.#database[Symbol.dispose]()
   }
 
   /** Once a second, and when trust has changed: is the release still the one, the item not denied, and the entry what its page says? */

@@ -51,6 +51,15 @@ export class Database implements Disposable {
     return this.#guarded(() => this.#prepared(sql).all(...values))
   }
 
+  /** Rows as arrays of integers: for rounds over a table that is large. */
+  numbers(sql: string, ...values: SQLInputValue[]): number[][] {
+    return this.#guarded(() => {
+      const statement = this.#prepared(sql)
+      statement.setReturnArrays(true)
+      return statement.all(...values) as unknown as number[][]
+    })
+  }
+
   run(sql: string, ...values: SQLInputValue[]): number {
     return this.#guarded(() => Number(this.#prepared(sql).run(...values).changes))
   }

@@ -26,6 +26,8 @@ export interface Located {
   readonly verifiedAtMs: number
 }
 
+export type BriefRow = Pick<Located, 'id' | 'sizeBytes' | 'tier' | 'held'>
+
 export class ExtentTable {
   readonly #database: Database
   readonly #cache = new LRUCache<Cid, Located>({ max: CACHED_MAX })
@@ -199,6 +201,21 @@ export class ExtentTable {
     return rows.flatMap(row => safelyLocated(row) ?? [])
   }
 
+  /** The same as plain numbers; what is in neither tier has none. */
+  briefRowsAfter(afterId: number, limit: number): BriefRow[] {
+    const rows = this.#database.numbers(
+      'SELECT id, size, place, held FROM extents WHERE id > ? ORDER BY id LIMIT ?',
+      afterId,
+      limit,
+    )
+    return rows.map(([id, sizeBytes, place, held]) => ({
+      id: id!,
+      sizeBytes: sizeBytes!,
+      tier: tierOf(place),
+      held: held!,
+    }))
+  }
+
   /** The extents with files in `tier` whose digest begins with two hex digits. */
   filesUnder(prefix: string, tier: DiskTier): Set<Cid> {
     const cids = new Set<Cid>()
@@ -228,13 +245,16 @@ export class ExtentTable {
   }
 }
 
+function tierOf(place: unknown): DiskTier | null {
+  return place === PLACE.hot ? 'hot' : place === PLACE.warm ? 'warm' : null
+}
+
 function locatedOf(row: Row, cid: Cid): Located {
-  const place = row['place']
   return {
     id: Number(row['id']),
     cid,
     sizeBytes: Number(row['size']),
-    tier: place === PLACE.hot ? 'hot' : place === PLACE.warm ? 'warm' : null,
+    tier: tierOf(row['place']),
     small: row['small'] !== 0,
     held: Number(row['held']),
     damaged: row['damaged'] !== 0,

@@ -111,6 +111,10 @@ class TowerStore implements ContentStore {
     upkeep.start(aside)
   }
 
+  get generation(): string {
+    return this.#parts.generation
+  }
+
   has(cid: Cid): boolean {
     return this.tierOf(cid) !== null && !this.#parts.quarantine.isDamaged(cid)
   }

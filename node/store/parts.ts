@@ -1,6 +1,7 @@
 /**
  * What a store is made of, joined together: every part, and what one does when another finds damage.
  */
+import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import type { Cid } from '../../manifests/cid.ts'
 import { isEdgeError } from '../../manifests/errors.ts'
@@ -10,9 +11,9 @@ import { EventLog } from './event-log.ts'
 import { ExtentFiles } from './extent-files.ts'
 import { ExtentReader } from './extent-reader.ts'
 import { ExtentTable, type Located } from './extent-table.ts'
-import { LruTiers } from './lru-tiers.ts'
 import { NodeTable } from './node-table.ts'
 import { OpenFiles } from './open-files.ts'
+import { LearnedPolicy } from './policy/learned-policy.ts'
 import type { TierPolicy } from './policy/policy.ts'
 import { PolicyMemory } from './policy-memory.ts'
 import { Quarantine, type Damage } from './quarantine.ts'
@@ -105,10 +106,21 @@ export class StoreParts {
     if (damagedAtStart) onDamage(damagedAtStart.aside)
   }
 
+  /** Names this database; made with it. */
+  get generation(): string {
+    const known = this.database.get(`SELECT value FROM state WHERE name = 'generation'`)?.['value']
+    if (typeof known === 'string' || !this.owner) return String(known ?? '')
+    const made = randomUUID()
+    this.database.run(`INSERT INTO state (name, value) VALUES ('generation', ?)`, made)
+    return made
+  }
+
   newPolicy(): TierPolicy {
     const { hotBytesMax, warmBytesMax, policy } = this.#options
     const capacityBytes = hotBytesMax + warmBytesMax
-    return policy?.(capacityBytes, hotBytesMax) ?? new LruTiers(capacityBytes, hotBytesMax)
+    return (
+      policy?.(capacityBytes, hotBytesMax) ?? new LearnedPolicy({ capacityBytes, hotBytesMax, journal: true })
+    )
   }
 
   /** Bytes failed their proof: nobody reads them again, and the extent counts as missing. */

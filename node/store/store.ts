@@ -22,6 +22,8 @@ export type DiskTier = 'hot' | 'warm'
 export interface ContentStore extends AsyncDisposable {
   /** The data folder. */
   readonly folder: string
+  /** Another text when the database was made anew: what was derived from it (holds) has to be done again. */
+  readonly generation: string
   /** Whether the extent is here: says where, proves nothing. One that is known to be damaged is not. */
   has(cid: Cid): boolean
   /** Those of `cids` that are not here; one question to the database for all of them. */
@@ -184,7 +186,7 @@ export interface StoreOptions {
   readonly reserveBytes: number
   /** `reader`: another process owns the store; nothing is written. */
   readonly mode?: 'owner' | 'reader'
-  /** Least recently used, when not given. Called again if the database had to be replaced. */
+  /** The learned one (docs/tiers.md), when not given. Called again if the database had to be replaced. */
   readonly policy?: (capacityBytes: number, hotBytesMax: number) => TierPolicy
   /** Files held open for reading. */
   readonly openFilesMax?: number

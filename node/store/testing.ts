@@ -9,6 +9,7 @@ import type { Cid } from '../../manifests/cid.ts'
 import { extentOf } from '../../manifests/chunk-rule.ts'
 import { CHUNKING, nextCut } from '../../manifests/fastcdc.ts'
 import type { Extent, DagNode } from '../../manifests/extent.ts'
+import { LruTiers } from './lru-tiers.ts'
 import { openStore } from './open-store.ts'
 import type { ContentStore, StoreOptions } from './store.ts'
 
@@ -51,12 +52,14 @@ export async function temporaryFolder(): Promise<TestFolder> {
   return new TestFolder(await mkdtemp(join(tmpdir(), 'towerlight-store-')))
 }
 
+/** With least recently used tiers, so that a test can foresee what goes where. */
 export function openTestStore(folder: string, options: Partial<StoreOptions> = {}): Promise<ContentStore> {
   return openStore({
     folder,
     hotBytesMax: 256 * MIB,
     warmBytesMax: 256 * MIB,
     reserveBytes: 16 * MIB,
+    policy: (capacityBytes, hotBytesMax) => new LruTiers(capacityBytes, hotBytesMax),
     ...options,
   })
 }

@@ -13,7 +13,7 @@ import type { CommitQueue } from './commit-queue.ts'
 import type { EventLog } from './event-log.ts'
 import type { ExtentFiles } from './extent-files.ts'
 import type { ExtentReader } from './extent-reader.ts'
-import type { ExtentTable, Located } from './extent-table.ts'
+import type { BriefRow, ExtentTable, Located } from './extent-table.ts'
 import type { OpenFiles } from './open-files.ts'
 import type { Decision, Exemption, TierPolicy } from './policy/policy.ts'
 import type { Quarantine } from './quarantine.ts'
@@ -78,7 +78,7 @@ export class Tiers {
     const { table } = this.#parts
     const policy = this.#policy
     for (let after = 0; !this.#stopped; ) {
-      const rows = table.rowsAfter(after, ROWS_AT_ONCE)
+      const rows = table.briefRowsAfter(after, ROWS_AT_ONCE)
       if (rows.length === 0) break
       for (const row of rows) this.#introduce(row)
       after = rows.at(-1)!.id
@@ -156,7 +156,7 @@ export class Tiers {
     await this.#moving
   }
 
-  #introduce({ id, sizeBytes, tier, held }: Located): void {
+  #introduce({ id, sizeBytes, tier, held }: BriefRow): void {
     const policy = this.#policy
     const known = policy.placeOf(id)
     if (!tier) {
