@@ -19,6 +19,7 @@ import { comparePaths } from '../item-path.ts'
 import { itemDag, type CutExtent } from '../unixfs.ts'
 import { folderFiles, unreadable } from './folder-files.ts'
 import { hashSmallItem, type HashedItem, type ItemHasher } from './item-hasher.ts'
+import { free } from './zstd-encoder.ts'
 
 export interface ScannedItem {
   readonly path: string
@@ -27,6 +28,16 @@ export interface ScannedItem {
   readonly root: Cid
   /** None for an item that is one raw block: `extentsOf` gives it. */
   readonly extents?: readonly ExtentRef[]
+}
+
+/** What was done since it was told last. */
+export type ScanProgress = (more: { readonly path: string; readonly items: 0 | 1; readonly sizeBytes: number }) => void
+
+export interface ReadExtent {
+  readonly bytes: Uint8Array
+  readonly cut: CutExtent
+  /** Gives the memory of `bytes` back at once; large ones have it. */
+  readonly free?: () => void
 }
 
 /** Read with synchronous calls: five trips to the thread pool would cost more than the work. */
@@ -52,14 +63,14 @@ export class FolderItems {
    * @param paths sorted, as items will be.
    * @throws EdgeError `PUBLISH_FOLDER_UNREADABLE`, `PUBLISH_FILE_CHANGED`
    */
-  async scan(paths: readonly string[], hasher: ItemHasher, progress: (path: string, sizeBytes: number) => void): Promise<void> {
+  async scan(paths: readonly string[], hasher: ItemHasher, progress: ScanProgress): Promise<void> {
     let untilYield = YIELD_BYTES
     for (const path of paths) {
-      const { sizeBytes, sha256, extents } = await this.#hash(path, hasher)
+      const { sizeBytes, sha256, extents } = await this.#hash(path, hasher, progress)
       const { root, nodes } = itemDag(extents)
       this.items.push({ path, sizeBytes, sha256, root, ...(codecOf(root) !== 'raw' && { extents }) })
       this.nodes.push(...nodes)
-      progress(path, sizeBytes)
+      progress({ path, items: 1, sizeBytes: sizeBytes <= SMALL_BYTES ? sizeBytes : 0 })
       untilYield -= sizeBytes + FILE_COST_BYTES
       if (untilYield < 0) {
         untilYield = YIELD_BYTES
@@ -72,11 +83,11 @@ export class FolderItems {
    * One extent's bytes with its chunks and node.
    * @throws EdgeError `PUBLISH_FILE_CHANGED` when they are no longer those that were hashed.
    */
-  async readExtent(path: string, offset: number, extent: ExtentRef): Promise<{ bytes: Uint8Array; cut: CutExtent }> {
-    const bytes = await this.#read(path, offset, extent.sizeBytes)
+  async readExtent(path: string, offset: number, extent: ExtentRef): Promise<ReadExtent> {
+    const { bytes, owned } = await this.#read(path, offset, extent.sizeBytes)
     const cut = provenExtent(bytes, extent.cid, 'fastcdc-v1')
     if (!cut) throw changed(path)
-    return { bytes, cut }
+    return { bytes, cut, ...(owned && { free: () => free(owned) }) }
   }
 
   /**
@@ -92,13 +103,16 @@ export class FolderItems {
     if (paths.length > this.items.length) throw changed(paths[this.items.length]!)
   }
 
-  async #hash(path: string, hasher: ItemHasher): Promise<HashedItem> {
+  async #hash(path: string, hasher: ItemHasher, progress: ScanProgress): Promise<HashedItem> {
     const place = join(this.#folder, path)
     const file = opened(place)
     try {
       const before = fstatSync(file, { bigint: true })
       if (!before.isFile()) throw changed(path)
-      const hashed = before.size <= SMALL_BYTES ? hashSmallItem(readAll(file, Number(before.size))) : await hashLarge(place, hasher)
+      const hashed =
+        before.size <= SMALL_BYTES
+          ? hashSmallItem(readAll(file, Number(before.size)))
+          : await hashLarge(place, hasher, sizeBytes => progress({ path, items: 0, sizeBytes }))
       const state = stateOf(before)
       const after = fstatSync(file, { bigint: true })
       const named = lstatSync(place, { bigint: true, throwIfNoEntry: false })
@@ -113,20 +127,20 @@ export class FolderItems {
     }
   }
 
-  async #read(path: string, offset: number, length: number): Promise<Uint8Array> {
+  async #read(path: string, offset: number, length: number): Promise<{ bytes: Uint8Array; owned?: ArrayBuffer }> {
     const place = join(this.#folder, path)
     if (length <= SMALL_BYTES) {
       const file = opened(place)
       try {
-        return readAll(file, length, offset)
+        return { bytes: readAll(file, length, offset) }
       } finally {
         closeSync(file)
       }
     }
     await using file = await open(place, FLAGS)
-    const bytes = Buffer.allocUnsafeSlow(length)
-    const { bytesRead } = await file.read(bytes, 0, length, offset)
-    return bytes.subarray(0, bytesRead)
+    const owned = new ArrayBuffer(length)
+    const { bytesRead } = await file.read(new Uint8Array(owned), 0, length, offset)
+    return { bytes: new Uint8Array(owned, 0, bytesRead), owned }
   }
 }
 
@@ -145,7 +159,7 @@ export function chunksOfRaw({ cid, sizeBytes }: ExtentRef): ChunkRef[] {
   return [{ digest: digestOf(cid), sizeBytes }]
 }
 
-async function hashLarge(place: string, hasher: ItemHasher): Promise<HashedItem> {
+async function hashLarge(place: string, hasher: ItemHasher, progress: (sizeBytes: number) => void): Promise<HashedItem> {
   await using file = await open(place, FLAGS)
   return await hasher.hash(async (buffer, position) => {
     let filled = 0
@@ -154,6 +168,7 @@ async function hashLarge(place: string, hasher: ItemHasher): Promise<HashedItem>
       if (bytesRead === 0) break
       filled += bytesRead
     }
+    progress(filled)
     return filled
   })
 }

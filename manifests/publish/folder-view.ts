@@ -9,12 +9,8 @@ import { sha256Of } from '../digest.ts'
 import { EdgeError } from '../errors.ts'
 import type { ChunkRef, DagNode, ExtentRef } from '../extent.ts'
 import { ExtentCutter, itemDag, type CutExtent } from '../unixfs.ts'
-import { chunksOfRaw, extentsOf, type FolderItems, type ScannedItem } from './folder-release.ts'
+import { chunksOfRaw, extentsOf, type FolderItems, type ReadExtent, type ScannedItem } from './folder-release.ts'
 
-export interface ReadExtent {
-  readonly bytes: Uint8Array
-  readonly cut: CutExtent
-}
 
 export class FolderView implements ReleaseView {
   readonly catalog: ItemDag
@@ -68,9 +64,14 @@ export class FolderView implements ReleaseView {
   /** @throws EdgeError `PUBLISH_FILE_CHANGED` */
   async read(cid: Cid): Promise<ReadExtent> {
     if (this.#last?.cid === cid) return this.#last.read
-    const read = this.#catalogExtents.get(cid) ?? (await this.#readItem(cid))
+    const read = await this.readOnce(cid)
     this.#last = { cid, read }
     return read
+  }
+
+  /** The same, not remembered: the caller may free it. @throws EdgeError `PUBLISH_FILE_CHANGED` */
+  async readOnce(cid: Cid): Promise<ReadExtent> {
+    return this.#catalogExtents.get(cid) ?? (await this.#readItem(cid))
   }
 
   async readExtent(cid: Cid): Promise<Uint8Array> {

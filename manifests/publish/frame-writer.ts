@@ -7,19 +7,23 @@ import { promisify } from 'node:util'
 import { constants, zstdCompress } from 'node:zlib'
 import type { Cid } from '../cid.ts'
 import { OWN_FRAME_BYTES, SHARED_FRAME_BYTES, type FrameCodec, type FrameEntry } from '../pack.ts'
-import { ZstdEncoder } from './zstd-encoder.ts'
+import { free, ZstdEncoder } from './zstd-encoder.ts'
 
 export interface PackExtent {
   readonly cid: Cid
   readonly bytes: Uint8Array
   /** The extent's dag-pb node; none for a raw one. */
   readonly node?: Uint8Array
+  /** Called when `bytes` are not needed any more. */
+  readonly free?: () => void
 }
 
 export interface WrittenFrame extends FrameEntry {
   readonly stored: Uint8Array
   /** The nodes of its extents, in order. */
   readonly index: readonly Uint8Array[]
+  /** To be called when `stored` is not needed any more. */
+  readonly free: () => void
 }
 
 /** Looks for a frame that an earlier pack, or an interrupted publish, has compressed already. */
@@ -28,6 +32,8 @@ export type FrameFinder = (extents: readonly PackExtent[], raw: Uint8Array) => P
 const IN_FLIGHT = 2
 const TRIAL_LEVEL = 3
 const TRIAL_SAVING = 0.01
+const SAMPLES = 16
+const SAMPLE_BYTES = 32 * 1024
 const SAVING = 0.03
 const compress = promisify(zstdCompress)
 
@@ -41,11 +47,11 @@ export async function* writtenFrames(
   find: FrameFinder,
 ): AsyncGenerator<WrittenFrame> {
   const underWay: Promise<WrittenFrame>[] = []
-  const encoders = Array.from({ length: IN_FLIGHT }, () => new ZstdEncoder(paramsOf(level)))
+  const encoders: ZstdEncoder[] = []
   let count = 0
   try {
     for await (const group of frameGroups(extents)) {
-      const encoder = encoders[count++ % IN_FLIGHT]! // free: the frame it had last has been awaited
+      const encoder = (encoders[count++ % IN_FLIGHT] ??= new ZstdEncoder(paramsOf(level))) // its last frame has been awaited
       const frame = writeFrame(group, raw => compressFrame(raw, level, encoder), find)
       frame.catch(() => {}) // awaited below, unless an earlier one fails first
       underWay.push(frame)
@@ -79,7 +85,10 @@ async function* frameGroups(extents: AsyncIterable<PackExtent | undefined>): Asy
   if (shared.length > 0) yield shared
 }
 
-type Compressed = Pick<WrittenFrame, 'codec' | 'stored'>
+interface Compressed {
+  readonly codec: FrameCodec
+  readonly stored: Uint8Array
+}
 
 async function writeFrame(
   extents: readonly PackExtent[],
@@ -88,21 +97,41 @@ async function writeFrame(
 ): Promise<WrittenFrame> {
   const raw = extents.length === 1 ? extents[0]!.bytes : Buffer.concat(extents.map(extent => extent.bytes))
   const { codec, stored } = (await find(extents, raw)) ?? (await compressed(raw))
+  const written = extents.map(({ cid, bytes, node }) => ({ cid, sizeBytes: bytes.length, indexBytes: node?.length ?? 0 }))
+  const freeRaw = () => extents.forEach(extent => extent.free?.())
+  if (codec === 'zstd') freeRaw()
   return {
     codec,
     stored,
     storedBytes: stored.length,
-    extents: extents.map(({ cid, bytes, node }) => ({ cid, sizeBytes: bytes.length, indexBytes: node?.length ?? 0 })),
+    extents: written,
     index: extents.flatMap(extent => extent.node ?? []),
+    free: codec === 'plain' ? freeRaw : () => freeWhole(stored),
   }
 }
 
 /** Plain where zstd gains too little; what is compressed already is found out at a fast level. */
 async function compressFrame(raw: Uint8Array, level: number, encoder: ZstdEncoder): Promise<Compressed> {
   const plain = { codec: 'plain' as const, stored: raw }
-  if (level > TRIAL_LEVEL && (await zstd(raw, TRIAL_LEVEL)).length > raw.length * (1 - TRIAL_SAVING)) return plain
+  if (level > TRIAL_LEVEL && (await seemsCompressed(raw))) return plain
   const stored = await encoder.compress(raw)
   return stored.length > raw.length * (1 - SAVING) ? plain : { codec: 'zstd', stored }
+}
+
+/** A fast level gains nothing on sixteen samples. */
+async function seemsCompressed(raw: Uint8Array): Promise<boolean> {
+  const sample = raw.length <= SAMPLES * SAMPLE_BYTES ? raw : sampleOf(raw)
+  return (await zstd(sample, TRIAL_LEVEL)).length > sample.length * (1 - TRIAL_SAVING)
+}
+
+/** Evenly spread. */
+function sampleOf(raw: Uint8Array): Uint8Array {
+  const step = Math.floor(raw.length / SAMPLES)
+  return Buffer.concat(Array.from({ length: SAMPLES }, (_, at) => raw.subarray(at * step, at * step + SAMPLE_BYTES)))
+}
+
+function freeWhole({ buffer, byteLength }: Uint8Array): void {
+  if (buffer instanceof ArrayBuffer && buffer.byteLength === byteLength) free(buffer)
 }
 
 /** For directories: any gain is worth it, and they are never plain. */
@@ -114,12 +143,12 @@ async function zstd(raw: Uint8Array, level: number): Promise<Uint8Array> {
   return await compress(raw, { pledgedSrcSize: raw.length, params: paramsOf(level) })
 }
 
-/** Tables limited to 24 MiB instead of 48: costs 0.3 % on a textbook, and two run at a time. */
+/** Tables of 24 MiB instead of 48: costs 0.3 % on a textbook, and two run at a time. */
 function paramsOf(level: number): Record<number, number> {
   return {
     [constants.ZSTD_c_compressionLevel]: level,
     ...(level > TRIAL_LEVEL && {
-      [constants.ZSTD_c_windowLog]: 23,
+      [constants.ZSTD_c_windowLog]: 22,
       [constants.ZSTD_c_chainLog]: 22,
       [constants.ZSTD_c_hashLog]: 21,
     }),

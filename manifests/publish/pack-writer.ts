@@ -49,6 +49,7 @@ async function* packBytes(
     afterFrames += frame.extents.reduce((sum, { indexBytes }) => sum + indexBytes + DIRECTORY_BYTES_PER_EXTENT, 0)
     if (entries.length > 0 && offset + frame.storedBytes + afterFrames > packBytesMax) break
     yield frame.stored
+    frame.free()
     entries.push({ codec: frame.codec, storedBytes: frame.storedBytes, extents: frame.extents })
     index.push(...frame.index)
     offset += frame.storedBytes

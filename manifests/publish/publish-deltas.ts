@@ -7,7 +7,6 @@ import { constants } from 'node:fs'
 import { mkdtemp, open, rm, type FileHandle } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { buildDelta } from '../delta/build.ts'
 import type { ReleaseView } from '../delta/release-view.ts'
 import { sha256Of } from '../digest.ts'
 import { isEdgeError } from '../errors.ts'
@@ -48,6 +47,7 @@ async function publishDelta(
 ): Promise<DeltaRef | undefined> {
   const older = await openReader(storage, cache, from)
   if (!older) return undefined
+  const { buildDelta } = await import('../delta/build.ts') // 30 MB that a first release does not need
   await using spool = await openSpool()
   const { beginning, directory, rebuiltExtents } = await buildDelta(older, to, { write: part => spool.append(part) })
   if (rebuiltExtents === 0) return undefined

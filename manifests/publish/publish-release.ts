@@ -179,9 +179,9 @@ async function scan({ folder, options = {} }: PublishRequest, priorityOf: (path:
   const scanned = new FolderItems(folder)
   let doneBytes = 0
   let doneItems = 0
-  await scanned.scan(files.paths, hasher, (path, sizeBytes) => {
+  await scanned.scan(files.paths, hasher, ({ path, items, sizeBytes }) => {
     doneBytes += sizeBytes
-    doneItems += 1
+    doneItems += items
     options.onProgress?.({ stage: 'hashing', path, doneBytes, doneItems, totalItems: files.paths.length })
   })
   const entries = scanned.items.map(({ path, sizeBytes, sha256, root }): CatalogEntry => {
@@ -291,10 +291,10 @@ async function* missingExtents(
   const left = new Set(missing)
   const catalog = new Set(view.catalog.extents.map(({ cid }) => cid))
   const packed = async (path: string, cid: Cid): Promise<PackExtent> => {
-    const { bytes, cut } = await view.read(cid)
+    const { bytes, cut, free } = await view.readOnce(cid)
     left.delete(cid)
     progress(path, bytes.length)
-    return { cid, bytes, ...(cut.node && { node: cut.node.bytes }) }
+    return { cid, bytes, ...(cut.node && { node: cut.node.bytes }), ...(free && { free }) }
   }
   for (const { path, extents } of view.items()) {
     for (const { cid } of extents) if (left.has(cid) && !catalog.has(cid)) yield await packed(path, cid)

@@ -19,7 +19,10 @@ export interface RepositoryStorage {
    * @throws EdgeError `PUBLISH_CONFLICT` with `ifAbsent`, when it exists already.
    */
   write(path: string, bytes: Uint8Array, options?: { readonly ifAbsent?: boolean }): Promise<void>
-  /** Writes a file whose name is known only when its last byte has come. Nothing remains when `bytes` fails. */
+  /**
+   * Writes a file whose name is known only when its last byte has come. Nothing remains when
+   * `bytes` fails. A piece is not touched any more once the next one is asked for.
+   */
   add(pathOf: (sha256: Sha256) => string, bytes: AsyncIterable<Uint8Array>): Promise<{ readonly sha256: Sha256; readonly sizeBytes: number }>
   /** Paths of the files beneath a folder such as `targets/`, sorted; none when there is no such folder. */
   list(prefix: string): Promise<string[]>
