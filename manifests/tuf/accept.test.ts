@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { sha256Of } from '../digest.ts'
 import { EdgeError } from '../errors.ts'
 import {
   expiresAtMs,
@@ -110,5 +111,69 @@ describe('accepting metadata', () => {
     const after = await repository.accept(before)
     expect(findTarget(before, PATH)).toBeDefined()
     expect(findTarget(after, PATH)).toBeUndefined()
+  })
+
+  it('fetches the metadata of many publishers several at a time, and keeps what it has when cut off', async () => {
+    const names = Array.from({ length: 40 }, (_, at) => `p${at}`)
+    const publishers = Object.fromEntries(names.map(name => [name, [`${name}/*/manifest.json`]]))
+    const repository = await TestRepository.open({ publishers })
+    let atOnce = 0
+    let most = 0
+    let left = 30
+    let kept = initialState(repository.root)
+    const slowly = async (name: string) => {
+      if (left-- === 0) throw new EdgeError('WINDOW_CLOSED', 'now')
+      most = Math.max(most, ++atOnce)
+      await new Promise(setImmediate)
+      atOnce--
+      return repository.fetchMetadata(name)
+    }
+    const onAdvance = async (state: typeof kept) => void (kept = state)
+    await expect(repository.accept(kept, { fetchMetadata: slowly, onAdvance })).rejects.toMatchObject({
+      code: 'WINDOW_CLOSED',
+    })
+    expect(most).toBe(8)
+    expect(kept.served).toBeUndefined()
+    expect(kept.roles.size).toBeGreaterThan(20)
+
+    const asked: string[] = []
+    const state = await repository.accept(kept, {
+      fetchMetadata: async name => {
+        asked.push(name)
+        return repository.fetchMetadata(name)
+      },
+    })
+    expect(state.served?.roles.size).toBe(41)
+    expect(asked.length).toBe(2 + 41 - kept.roles.size)
+  })
+
+  it('walks hash bins that exist, however many are named', async () => {
+    const repository = await TestRepository.open()
+    const [key] = newKeys(1)
+    const path = 'any/thing'
+    const head = (bits: number) =>
+      (Number.parseInt(sha256Of(path).slice(0, 8), 16) >>> (32 - bits)).toString(16)
+    const bins = (bits: number) => ({
+      keys: { [key!.keyId]: key!.json },
+      succinct_roles: { keyids: [key!.keyId], threshold: 1, bit_length: bits, name_prefix: 'bin' },
+    })
+    const targets = { [path]: { length: 1, hashes: { sha256: 'a'.repeat(64) } } }
+    for (const bits of [4, 32]) {
+      const role = `bin-${head(bits).padStart(bits / 4, '0')}`
+      const version = repository.signed('2.targets.json').version + bits
+      const bin = repository.forge('1.health.json', { targets }, { as: `1.${role}.json`, by: [key!] })
+      const top = repository.forge(
+        '2.targets.json',
+        { version, delegations: bins(bits) },
+        { as: `${version}.targets.json` },
+      )
+      const { version: last, meta } = currentSnapshot(repository)
+      republish(repository, last + 1, {
+        ...meta,
+        'targets.json': metaOf(version, top),
+        [`${role}.json`]: metaOf(1, bin),
+      })
+      expect(findTarget(await repository.accept(), path)?.role).toBe(role)
+    }
   })
 })

@@ -9,14 +9,8 @@
  * resolves; when a later step throws, what was accepted before it stays accepted.
  */
 import { EdgeError, isEdgeError } from '../errors.ts'
-import {
-  timeFloorMs,
-  trustedRoot,
-  type AcceptedState,
-  type FoundTarget,
-  type RoleProblem,
-} from './accepted-state.ts'
-import { delegationsFor, everyDelegation } from './delegation.ts'
+import { trustedRoot, type AcceptedState, type FoundTarget, type RoleProblem } from './accepted-state.ts'
+import { delegationNamed, delegationsFor } from './delegation.ts'
 import { fileNameOf } from './json.ts'
 import {
   parseSnapshot,
@@ -67,6 +61,12 @@ export interface UpdateLimits {
   readonly anyRoleName: boolean
 }
 
+interface RoleResult {
+  readonly name: string
+  readonly targets: Targets | undefined
+  readonly problem?: EdgeError
+}
+
 const LIMITS: UpdateLimits = {
   rootBytesMax: 512 << 10,
   timestampBytesMax: 64 << 10,
@@ -77,6 +77,9 @@ const LIMITS: UpdateLimits = {
   rolesMax: 4096,
   anyRoleName: false,
 }
+const FETCHES_AT_ONCE = 8
+/** No more than this is fetched again after a crash (I9). */
+const KEPT_AT_LEAST_EACH_BYTES = 256 << 10
 const PLAIN_ROLE_NAME = /^[A-Za-z][A-Za-z0-9._-]{0,99}$/
 
 /**
@@ -163,23 +166,15 @@ export class TufUpdate {
     const problems: RoleProblem[] = []
     const toVisit: Targets[] = [top]
     for (let delegator = toVisit.pop(); delegator; delegator = toVisit.pop()) {
-      if (!delegator.delegations) continue
-      for (const { name } of everyDelegation(delegator.delegations)) {
-        if (served.has(name) || !snapshot.meta.has(name)) continue
-        if (served.size > this.#limits.rolesMax)
-          throw tooLong(`more than ${this.#limits.rolesMax} delegated roles`)
-        try {
-          const targets = await this.#loadRole(name, delegator)
-          served.set(name, targets.bytes)
-          toVisit.push(targets)
-        } catch (error) {
-          if (!isTrustError(error)) throw error
-          problems.push({ role: name, code: error.code, message: error.message })
-          const last = this.#lastServed(name, delegator)
-          if (!last) continue
-          served.set(name, last.bytes)
-          toVisit.push(last)
-        }
+      const names = namesDelegatedTo(delegator, snapshot).filter(name => !served.has(name))
+      if (served.size + names.length > this.#limits.rolesMax) {
+        throw tooLong(`more than ${this.#limits.rolesMax} delegated roles`)
+      }
+      for (const { name, targets, problem } of await this.#acceptRoles(names, delegator)) {
+        if (problem) problems.push({ role: name, code: problem.code, message: problem.message })
+        if (!targets) continue
+        served.set(name, targets.bytes)
+        toVisit.push(targets)
       }
     }
     await this.#advance({
@@ -195,7 +190,48 @@ export class TufUpdate {
     })
   }
 
-  /** What was served of a role before, if this delegator still vouches for it. */
+  /**
+   * Roles of one delegator, several at a time. What was fetched is made durable in portions: its
+   * versions are floors already, by the snapshot, so a crash costs only those bytes again.
+   */
+  async #acceptRoles(names: readonly string[], delegator: Targets): Promise<readonly RoleResult[]> {
+    const results: RoleResult[] = []
+    const fetched = new Map<string, Uint8Array>()
+    let fetchedBytes = 0
+    const keep = async () => {
+      if (fetched.size > 0) await this.#advance({ roles: new Map([...this.#state.roles, ...fetched]) })
+      fetched.clear()
+      fetchedBytes = 0
+    }
+    for (let at = 0; at < names.length; at += FETCHES_AT_ONCE) {
+      const portion = names.slice(at, at + FETCHES_AT_ONCE)
+      const settled = await Promise.allSettled(portion.map(name => this.#tryRole(name, delegator)))
+      for (const outcome of settled) {
+        if (outcome.status === 'rejected') continue
+        const { name, targets } = outcome.value
+        results.push(outcome.value)
+        if (!targets || targets.bytes === this.#state.roles.get(name)) continue
+        fetched.set(name, targets.bytes)
+        fetchedBytes += targets.bytes.length
+      }
+      const failed = settled.find(({ status }) => status === 'rejected')
+      if (failed || fetchedBytes >= KEPT_AT_LEAST_EACH_BYTES) await keep()
+      if (failed) throw (failed as PromiseRejectedResult).reason
+    }
+    await keep()
+    return results
+  }
+
+  /** What is not valid is replaced by what was served before, if this delegator still vouches for it. */
+  async #tryRole(name: string, delegator: Targets): Promise<RoleResult> {
+    try {
+      return { name, targets: await this.#roleOf(name, delegator) }
+    } catch (error) {
+      if (!isTrustError(error)) throw error
+      return { name, targets: this.#lastServed(name, delegator), problem: error }
+    }
+  }
+
   #lastServed(name: string, delegator: Targets): Targets | undefined {
     const bytes = this.#state.served?.roles.get(name)
     try {
@@ -269,8 +305,16 @@ export class TufUpdate {
     await this.#advance({ snapshot: bytes })
   }
 
-  /** 5.6.1 to 5.6.6 for any targets role: what we hold is proven again for this delegator. */
   async #loadRole(name: string, delegator: Root | Targets): Promise<Targets> {
+    const targets = await this.#roleOf(name, delegator)
+    if (targets.bytes !== this.#state.roles.get(name)) {
+      await this.#advance({ roles: new Map(this.#state.roles).set(name, targets.bytes) })
+    }
+    return targets
+  }
+
+  /** 5.6.1 to 5.6.5 for any targets role: what we hold is proven again for this delegator. */
+  async #roleOf(name: string, delegator: Root | Targets): Promise<Targets> {
     const meta = this.#need(this.#snapshot).meta.get(name)
     if (!meta) throw new EdgeError('TRUST_MISMATCH', `the snapshot does not list ${name}`)
     if (!this.#limits.anyRoleName && !PLAIN_ROLE_NAME.test(name)) {
@@ -290,7 +334,6 @@ export class TufUpdate {
     const bytes = await this.#fetchRole(name, meta.version, meta.lengthBytes ?? this.#limits.targetsBytesMax)
     const targets = verifyTargets(delegator, name, meta, bytes)
     requireUnexpired(targets, this.#nowMs(), name)
-    await this.#advance({ roles: new Map(this.#state.roles).set(name, bytes) })
     return targets
   }
 
@@ -317,13 +360,21 @@ export class TufUpdate {
 
   #nowMs(): number {
     if (this.#request.ignoreExpiry) return Number.NEGATIVE_INFINITY
-    return Math.max(this.#request.now.getTime(), timeFloorMs(this.#state))
+    const floorMs = Math.max(this.#root.signedAtMs ?? 0, this.#timestamp?.signedAtMs ?? 0)
+    return Math.max(this.#request.now.getTime(), floorMs)
   }
 
   #need<T>(value: T | undefined): T {
     if (value === undefined) throw new EdgeError('TRUST_INVALID', 'refresh first')
     return value
   }
+}
+
+/** Of those that the snapshot lists: succinct delegations name up to four thousand million. */
+function namesDelegatedTo({ delegations }: Targets, { meta }: Snapshot): readonly string[] {
+  if (!delegations?.succinct)
+    return (delegations?.roles ?? []).map(({ name }) => name).filter(name => meta.has(name))
+  return [...meta.keys()].filter(name => delegationNamed(delegations, name) !== undefined)
 }
 
 function isTrustError(error: unknown): error is EdgeError {

@@ -137,7 +137,9 @@ class ServedView {
   readonly #edges = new Map<string, Targets | undefined>()
 
   constructor({ roots }: AcceptedState, { rootVersion, timestamp, snapshot, roles }: ServedMetadata) {
-    const root = roots.map(bytes => parseRoot(bytes)).find(({ version }) => version === rootVersion)
+    const first = roots[0] && parseRoot(roots[0]).version
+    const bytes = first === undefined ? undefined : roots[rootVersion - first]
+    const root = bytes && parseRoot(bytes)
     const targets = roles.get('targets')
     if (!root || !targets) throw new EdgeError('TRUST_STATE_DAMAGED', 'the served metadata is not complete')
     this.#bytes = roles

@@ -1,13 +1,7 @@
 import * as fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { sha256Of } from '../digest.ts'
-import {
-  delegationNamed,
-  delegationsFor,
-  everyDelegation,
-  isDelegatedTo,
-  matchesPattern,
-} from './delegation.ts'
+import { delegationNamed, delegationsFor, isDelegatedTo, matchesPattern } from './delegation.ts'
 import type { DelegatedRole, Delegations } from './metadata.ts'
 
 const role = (scope: Partial<DelegatedRole>): DelegatedRole => ({
@@ -65,8 +59,6 @@ describe('hashed paths', () => {
   it('go to the bin that the first bits of their SHA-256 name', () => {
     const succinct = { keyIds: new Set(['k']), threshold: 1, bitLength: 10, namePrefix: 'bin' }
     const delegations: Delegations = { keys: new Map(), roles: [], succinct }
-    const names = [...everyDelegation(delegations)].map(({ name }) => name)
-    expect([names.length, names[0], names.at(-1)]).toEqual([1024, 'bin-000', 'bin-3ff'])
     fc.assert(
       fc.property(fc.string(), path => {
         const bits = BigInt(`0x${sha256Of(path)}`)
@@ -74,10 +66,11 @@ describe('hashed paths', () => {
           .padStart(256, '0')
           .slice(0, 10)
         const [delegation] = delegationsFor(delegations, path)
-        expect(delegation?.name).toBe(names[Number.parseInt(bits, 2)])
+        expect(delegation?.name).toBe(`bin-${Number.parseInt(bits, 2).toString(16).padStart(3, '0')}`)
         expect(delegationNamed(delegations, delegation!.name)).toMatchObject({ name: delegation!.name })
       }),
     )
+    expect(delegationNamed(delegations, 'bin-3ff')).toBeDefined()
     for (const strange of ['bin-400', 'bin-0', 'bin-00g', 'bin-0x1', 'other-000', 'bin--01']) {
       expect(delegationNamed(delegations, strange)).toBeUndefined()
     }

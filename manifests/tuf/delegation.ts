@@ -16,13 +16,7 @@ export function delegationsFor(delegations: Delegations | undefined, path: strin
   return delegations.roles.filter(role => isDelegatedTo(role, path))
 }
 
-/** All roles that `delegations` names; lazily, because succinct roles can be four thousand million. */
-export function* everyDelegation({ roles, succinct }: Delegations): Generator<Delegation> {
-  yield* roles
-  if (!succinct) return
-  for (let bin = 0; bin < 2 ** succinct.bitLength; bin++) yield binOf(succinct, bin)
-}
-
+/** What `delegations` say about a role of that name. */
 export function delegationNamed(delegations: Delegations | undefined, name: string): Delegation | undefined {
   if (!delegations?.succinct) return delegations?.roles.find(role => role.name === name)
   const { bitLength, namePrefix } = delegations.succinct
