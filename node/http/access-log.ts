@@ -7,7 +7,7 @@
  */
 import type { IncomingMessage } from 'node:http'
 import type { Logger } from 'pino'
-import type { Source } from './item-headers.ts'
+import type { AnswerSource } from './item-headers.ts'
 
 export interface AccessLogOptions {
   /** One answer in this many is logged; failures of ours always, at most `failuresPerSecond`. */
@@ -27,13 +27,7 @@ export class AccessLog {
     this.#options = options
   }
 
-  answered(
-    req: IncomingMessage,
-    status: number,
-    source: Source | 'none',
-    bytes: number,
-    seconds: number,
-  ): void {
+  answered(req: IncomingMessage, status: number, source: AnswerSource, bytes: number, seconds: number): void {
     const failed = status >= 500
     if (!failed && ++this.#count < this.#options.oneIn) return
     if (failed && !this.#mayLogFailure()) return

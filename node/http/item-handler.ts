@@ -17,13 +17,14 @@ import type { ChunkSlice, Library, OpenItem } from '../library.ts'
 import type { BufferPool } from './buffer-pool.ts'
 import { evaluate, rangeStillValid } from './conditional.ts'
 import { CONTENT_DIGEST_BYTES_MAX, CONTENT_DIGEST_WANTED_BYTES_MAX, digestField } from './digest-fields.ts'
-import { EXPOSED_FIELDS, ItemHeaders, type Source } from './item-headers.ts'
+import { type AnswerSource, EXPOSED_FIELDS, ItemHeaders, type Source } from './item-headers.ts'
 import { MEMORY_ITEM_BYTES_MAX, type MemoryTier } from './memory-tier.ts'
 import { fetchFirstMissing, residencyOf } from './missing.ts'
 import { multipartOf } from './multipart.ts'
 import { fieldsWith, problem, sendProblem } from './problem.ts'
 import { planRanges } from './ranges.ts'
 import { refuse } from './refusal.ts'
+import { type RenditionSource, pictureOf, renditionOf, sendRendition } from './rendition-handler.ts'
 import type { ItemTarget } from './request-path.ts'
 import type { SendQueue } from './send-queue.ts'
 import { TargetCache } from './target-cache.ts'
@@ -41,7 +42,7 @@ export interface AnswerObserver {
   answered(
     req: IncomingMessage,
     status: number,
-    source: Source | 'none',
+    source: AnswerSource,
     bodyBytes: number,
     seconds: number,
   ): void
@@ -55,6 +56,8 @@ export interface ItemHandlerParts {
   readonly pool: BufferPool
   readonly queue: SendQueue
   readonly observer: AnswerObserver
+  /** Without it, queries for renditions give the original. */
+  readonly renditions?: RenditionSource | undefined
   readonly now: () => number
   /** More transfers than this at once are a health miss: 503. */
   readonly transfersMax: number
@@ -111,7 +114,9 @@ export class ItemHandler {
       return true
     }
     const fields = this.#fieldsOf(item, target)
-    this.#answer({ req, res, startedAt, item, fields, nowMs: now(), wishes: wishesOf(req, target.query) })
+    const wishes = wishesOf(req, target.query)
+    const exchange: Exchange = { req, res, startedAt, item, fields, nowMs: now(), wishes }
+    if (target.query === '' || !this.#answeredByRendition(exchange, target.query)) this.#answer(exchange)
     return true
   }
 
@@ -127,6 +132,31 @@ export class ItemHandler {
     }
     if (headers.range !== undefined && method === 'GET') this.#sendRanges(exchange, headers.range)
     else this.#sendWhole(exchange)
+  }
+
+  #answeredByRendition(exchange: Exchange, query: string): boolean {
+    const { req, res, item, fields, nowMs } = exchange
+    const { renditions, library } = this.#parts
+    if (!renditions) return false
+    try {
+      const rendition = renditionOf(req, item, query)
+      if (!rendition) return false
+      const gone = new AbortController()
+      res.once('close', () => gone.abort())
+      this.#waiting.add(res)
+      renditions
+        .get(pictureOf(item), rendition, { signal: gone.signal })
+        .finally(() => this.#waiting.delete(res))
+        .then(rendered => {
+          const list = fields.whole(this.#sourceOf(item), nowMs)
+          const { status, bodyBytes } = sendRendition(req, res, item, list, rendered, fields)
+          this.#answered(exchange, status, 'rendition', bodyBytes)
+        })
+        .catch(error => this.#refuse(exchange, absentUnless(error, item), library.retryAfterSeconds(item)))
+    } catch (error) {
+      this.#refuse(exchange, error, 0)
+    }
+    return true
   }
 
   #fieldsOf(item: OpenItem, { kind }: ItemTarget): ItemHeaders {
@@ -365,7 +395,7 @@ export class ItemHandler {
     this.#answered(request, status, 'none', 0)
   }
 
-  #answered({ req, startedAt }: Request, status: number, source: Source | 'none', bodyBytes: number): void {
+  #answered({ req, startedAt }: Request, status: number, source: AnswerSource, bodyBytes: number): void {
     this.#parts.observer.answered(req, status, source, bodyBytes, (performance.now() - startedAt) / 1000)
   }
 }

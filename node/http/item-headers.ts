@@ -16,6 +16,8 @@ import { contentRange } from './ranges.ts'
 
 /** Where the bytes come from: a tier of ours, or fetched while the client waits. */
 export type Source = Tier | 'miss' | 'partial'
+/** The same for logs and metrics, where an answer may hold no item's bytes. */
+export type AnswerSource = Source | 'rendition' | 'none'
 
 /** All of them: nothing here is a secret of one client. */
 export const EXPOSED_FIELDS = '*'

@@ -9,13 +9,13 @@ import type { Server } from 'node:http'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { Counter, Gauge, type Metric, Registry } from 'prom-client'
 import { isEdgeError } from '../../manifests/errors.ts'
-import type { Source } from './item-headers.ts'
+import type { AnswerSource } from './item-headers.ts'
 
 const BOUNDS_S = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10] as const
 
 /** One series: how many answers up to each bound, and their sum. */
 interface Series {
-  readonly tier: Source | 'none'
+  readonly tier: AnswerSource
   readonly status: string
   readonly counts: Float64Array
   sumSeconds: number
@@ -44,7 +44,7 @@ export class HttpMetrics implements Disposable {
     this.#processGauges()
   }
 
-  answered(status: number, tier: Source | 'none', bytes: number, seconds: number): void {
+  answered(status: number, tier: AnswerSource, bytes: number, seconds: number): void {
     const series = this.#seriesOf(tier, status)
     let bucket = 0
     while (bucket < BOUNDS_S.length && seconds > (BOUNDS_S[bucket] as number)) bucket++
@@ -74,7 +74,7 @@ export class HttpMetrics implements Disposable {
     this.#delay.disable()
   }
 
-  #seriesOf(tier: Source | 'none', status: number): Series {
+  #seriesOf(tier: AnswerSource, status: number): Series {
     const recent = this.#recent
     if (recent.tier === tier && recent.status === status && recent.series) return recent.series
     const key = `${tier} ${status}`

@@ -25,6 +25,7 @@ import { type AnswerObserver, ItemHandler } from './item-handler.ts'
 import { MemoryTier } from './memory-tier.ts'
 import { HttpMetrics } from './metrics.ts'
 import { problem, problemOf, sendProblem } from './problem.ts'
+import type { RenditionSource } from './rendition-handler.ts'
 import { type RepoView, answerRepo } from './repo-handler.ts'
 import { SendQueue } from './send-queue.ts'
 
@@ -43,6 +44,8 @@ export interface NodeServerParts {
   /** Whether verified bytes can be served; by default, whether any dataset has some here. */
   readonly ready?: () => boolean
   readonly routes?: readonly Route[]
+  /** Smaller versions of pictures (`?w=`); the original without. */
+  readonly renditions?: RenditionSource
   readonly metrics?: HttpMetrics
   readonly log?: Logger
   readonly now?: () => number
@@ -115,6 +118,7 @@ export function createNodeServer(parts: NodeServerParts, given: Partial<NodeServ
     queue,
     observer,
     now: parts.now ?? Date.now,
+    renditions: parts.renditions,
     transfersMax: limits.transfersMax,
     retryAfterSeconds: limits.retryAfterSeconds,
   })
