@@ -3,7 +3,6 @@
  * from the heal sources in their order. Single flight per extent, bounded in time, and proven like
  * anything else before it is used or stored (I1).
  */
-import { extentOf } from '../../manifests/chunk-rule.ts'
 import { codecOf, digestOf, rawCidOf, type Cid } from '../../manifests/cid.ts'
 import { sha256Of } from '../../manifests/digest.ts'
 import { EdgeError } from '../../manifests/errors.ts'
@@ -11,10 +10,8 @@ import type { Abortable, ChunkRef, DagNode } from '../../manifests/extent.ts'
 import type { ExtentReader } from './extent-reader.ts'
 import type { NodeTable } from './node-table.ts'
 import { NodeView } from './node-view.ts'
-import { badLinks } from './prove-extent.ts'
+import { badLinks, nodeFromContent } from './prove-extent.ts'
 import type { HealSource } from './store.ts'
-
-const RULES = ['fastcdc-v1', 'catalog-v1'] as const
 
 export interface HealerParts {
   readonly nodes: NodeTable
@@ -27,6 +24,8 @@ export interface HealerParts {
 }
 
 interface Flight {
+  /** The chunk that it is for. */
+  readonly offset: number
   readonly done: Promise<void>
   /** Chunks that were had, by where they begin; for those who wait, though the extent could not be mended. */
   readonly chunks: Map<number, Buffer>
@@ -53,7 +52,7 @@ export class Healer {
       await untilAborted(flight.done, options.signal)
       const bytes = await this.#chunkOf(flight, extent, offset, chunk, options)
       if (bytes) return bytes
-      if (!running) break // this flight was for our chunk: there is nothing more to try
+      if (running?.offset === offset || !running) break // it was for our chunk: there is nothing more to try
     }
     throw new EdgeError('CHUNK_ABSENT', `chunk ${chunk.digest} of extent ${extent} cannot be had now`)
   }
@@ -75,7 +74,7 @@ export class Healer {
     const here = this.#parts.nodes.bytes(cid)
     if (here) return here
     const signal = AbortSignal.any([options.signal, AbortSignal.timeout(this.#parts.healMs)])
-    const node = this.#nodeFromContent(cid) ?? (await this.#fetchBlock(cid, signal))
+    const node = nodeFromContent(this.#parts.reader, cid) ?? (await this.#fetchBlock(cid, signal))
     if (!node) throw new EdgeError('CHUNK_ABSENT', `node ${cid} cannot be had now`)
     await this.#parts.admitNode({ cid, bytes: node })
     return node
@@ -85,7 +84,7 @@ export class Healer {
     const chunks = new Map<number, Buffer>()
     const signal = AbortSignal.timeout(this.#parts.healMs)
     const done = this.#mend(extent, offset, chunk, chunks, signal).finally(() => this.#flights.delete(extent))
-    const flight = { done, chunks }
+    const flight = { offset, done, chunks }
     this.#flights.set(extent, flight)
     return flight
   }
@@ -201,19 +200,6 @@ export class Healer {
     for (const source of this.#sources) {
       const bytes = await asked(source.fetchChunk, source, cid, signal)
       if (bytes && sha256Of(bytes) === digestOf(cid)) return bytes
-    }
-    return undefined
-  }
-
-  /** An extent's node follows from its content. */
-  #nodeFromContent(cid: Cid): Uint8Array | undefined {
-    for (const tier of ['hot', 'warm'] as const) {
-      const bytes = this.#parts.reader.readUnproven(cid, tier)
-      if (!bytes) continue
-      for (const rule of RULES) {
-        const { extent, node } = extentOf(bytes, rule, false)
-        if (extent.cid === cid) return node?.bytes
-      }
     }
     return undefined
   }

@@ -3,6 +3,7 @@
  */
 import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
+import { LRUCache } from 'lru-cache'
 import type { Cid } from '../../manifests/cid.ts'
 import { isEdgeError } from '../../manifests/errors.ts'
 import { CommitQueue } from './commit-queue.ts'
@@ -18,6 +19,7 @@ import type { TierPolicy } from './policy/policy.ts'
 import { PolicyMemory } from './policy-memory.ts'
 import { Quarantine, type Damage } from './quarantine.ts'
 import type { Salvage } from './salvage.ts'
+import { nodeFromContent } from './prove-extent.ts'
 import { SCHEMA } from './schema.ts'
 import { SmallBlocks } from './small-blocks.ts'
 import { Space } from './space.ts'
@@ -26,6 +28,7 @@ import { Tiers } from './tiers.ts'
 import { Turns } from './turns.ts'
 
 const OPEN_FILES_MAX = 256
+const UNMAKEABLE_MS = 5000
 
 export class StoreParts {
   readonly owner: boolean
@@ -51,6 +54,8 @@ export class StoreParts {
   rebuilding = false
   stopped = false
   readonly #options: StoreOptions
+  /** Nodes that could not be made from content a moment ago. */
+  readonly #unmakeable = new LRUCache<Cid, true>({ max: 1000, ttl: UNMAKEABLE_MS })
 
   /** @param onDamage the database was set aside (as a file, unless it was of no use) and is empty now. */
   constructor(options: StoreOptions, owner: boolean, onDamage: (asidePath: string | undefined) => void) {
@@ -79,7 +84,7 @@ export class StoreParts {
     this.nodes = new NodeTable(
       this.database,
       cid => this.#nodeRotted(cid),
-      cid => this.#salvagedNode(cid),
+      cid => this.#lostNode(cid),
     )
     this.small = new SmallBlocks(this.database)
     this.openFiles = new OpenFiles(options.openFilesMax ?? OPEN_FILES_MAX)
@@ -183,12 +188,17 @@ export class StoreParts {
     return true
   }
 
-  #salvagedNode(cid: Cid): Uint8Array | undefined {
+  /** A node that the table has lost: in a database set aside, or by cutting its extent again. */
+  #lostNode(cid: Cid): Uint8Array | undefined {
     for (const salvage of this.salvages) {
       const bytes = salvage.findNode(cid)
       if (bytes) return bytes
     }
-    return undefined
+    if (!this.table.find(cid)?.tier || this.#unmakeable.has(cid)) return undefined
+    const bytes = nodeFromContent(this.reader, cid)
+    if (!bytes) this.#unmakeable.set(cid, true)
+    else if (this.owner) this.commitQuietly(() => this.nodes.insert({ cid, bytes }))
+    return bytes
   }
 
   #nodeRotted(cid: Cid): void {

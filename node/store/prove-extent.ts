@@ -7,7 +7,10 @@ import { extentOf } from '../../manifests/chunk-rule.ts'
 import { sha256Of } from '../../manifests/digest.ts'
 import { EdgeError } from '../../manifests/errors.ts'
 import type { ChunkRule, DagNode } from '../../manifests/extent.ts'
+import type { ExtentReader } from './extent-reader.ts'
 import type { NodeView } from './node-view.ts'
+
+const RULES = ['fastcdc-v1', 'catalog-v1'] as const
 
 /**
  * @returns the extent's node, when it was not known before and the CID is not raw.
@@ -41,6 +44,22 @@ export function badLinks(bytes: Uint8Array, view: NodeView): number[] {
     if (chunk.length !== view.sizeOf(link) || sha256Of(chunk) !== view.digestAt(link)) bad.push(link)
   }
   return bad
+}
+
+/** An extent's node follows from its content, when all of that is right: cut it again. */
+export function nodeFromContent(
+  reader: Pick<ExtentReader, 'readUnproven'>,
+  cid: Cid,
+): Uint8Array | undefined {
+  for (const tier of ['hot', 'warm'] as const) {
+    const bytes = reader.readUnproven(cid, tier)
+    if (!bytes) continue
+    for (const rule of RULES) {
+      const { extent, node } = extentOf(bytes, rule, false)
+      if (extent.cid === cid) return node?.bytes
+    }
+  }
+  return undefined
 }
 
 function corrupt(cid: Cid): EdgeError {
