@@ -46,6 +46,7 @@ class BullQueue implements FillQueue {
   readonly name = 'bullmq'
   readonly #options: BullOptions
   readonly #redis: Redis
+  readonly #connections: Redis[] = []
   readonly #boards = new Map<string, { board: BatchBoard; signal: AbortSignal }>()
   #queue: Queue<JobData> | undefined
   #worker: Worker<JobData> | undefined
@@ -79,7 +80,8 @@ class BullQueue implements FillQueue {
   async [Symbol.asyncDispose](): Promise<void> {
     // with Redis down these would wait for ever
     await within(CALL_MS, Promise.all([this.#worker?.close(true), this.#queue?.close()]))
-    this.#redis.disconnect()
+    // BullMQ leaves connections that it was given open: they would look for Redis for ever
+    for (const redis of this.#connections) redis.disconnect()
   }
 
   /** Puts a job per batch into Redis and starts the worker, if Redis answers. */
@@ -176,6 +178,7 @@ class BullQueue implements FillQueue {
       ...more,
     })
     redis.on('error', () => undefined) // state is looked at, not listened to
+    this.#connections.push(redis)
     return redis
   }
 }
