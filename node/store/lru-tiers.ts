@@ -21,8 +21,6 @@ interface Exempted {
 
 const KEPT: Decision = { outcome: 'hit', place: 'hot', evict: [], demote: [], promote: false }
 const REJECTED: Decision = { outcome: 'reject', place: null, evict: [], demote: [], promote: false }
-/** Larger ones begin in the warm tier. */
-const HOT_SHARE_MAX = 1 / 16
 
 export class LruTiers implements TierPolicy {
   readonly name = 'lru'
@@ -157,10 +155,7 @@ export class LruTiers implements TierPolicy {
   }
 
   #placeFor(sizeBytes: number): Place {
-    const warmBytesMax = this.#capacityBytes - this.#hotBytesMax
-    if (this.#hotBytes + sizeBytes <= this.#hotBytesMax) return 'hot'
-    if (sizeBytes > this.#hotBytesMax - this.#exemptHotBytes) return 'warm'
-    return sizeBytes > this.#hotBytesMax * HOT_SHARE_MAX && sizeBytes <= warmBytesMax ? 'warm' : 'hot'
+    return sizeBytes <= this.#hotBytesMax - this.#exemptHotBytes ? 'hot' : 'warm'
   }
 
   /** Moves down and out whatever no longer fits. */
