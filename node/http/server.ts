@@ -21,7 +21,9 @@ import { AccessLog } from './access-log.ts'
 import type { AppListener } from './app.ts'
 import { BufferPool } from './buffer-pool.ts'
 import { Connections } from './drain.ts'
-import { type AnswerObserver, ItemHandler } from './item-handler.ts'
+import type { AnswerObserver } from './exchange.ts'
+import { ItemHandler } from './item-handler.ts'
+import { ItemSender } from './item-sender.ts'
 import { MemoryTier } from './memory-tier.ts'
 import { HttpMetrics } from './metrics.ts'
 import { problem, problemOf, sendProblem } from './problem.ts'
@@ -111,17 +113,10 @@ export function createNodeServer(parts: NodeServerParts, given: Partial<NodeServ
   const memory = new MemoryTier(limits.memoryBytesMax)
   const pool = new BufferPool(16 * 1024 * 1024)
   const queue = new SendQueue(pool, { stallMs: limits.stallMs, onFault: error => observer.fault(error) })
-  const items = new ItemHandler({
-    library: parts.library,
-    memory,
-    pool,
-    queue,
-    observer,
-    now: parts.now ?? Date.now,
-    renditions: parts.renditions,
-    transfersMax: limits.transfersMax,
-    retryAfterSeconds: limits.retryAfterSeconds,
-  })
+  const { library, renditions, now = Date.now } = parts
+  const { transfersMax, retryAfterSeconds } = limits
+  const sender = new ItemSender({ library, memory, pool, queue, observer, transfersMax })
+  const items = new ItemHandler({ library, sender, observer, renditions, now, retryAfterSeconds })
 
   const elsewhere = new Set<ServerResponse>()
   const server = createServer(
@@ -140,7 +135,12 @@ export function createNodeServer(parts: NodeServerParts, given: Partial<NodeServ
   const connections = new Connections(server)
   const listener = listenerOf(parts, items, elsewhere, observer, metrics, limits)
   const close = async (drainMs: number): Promise<void> => {
-    await connections.drain(drainMs, () => [...queue.answers(), ...items.waiting, ...elsewhere])
+    await connections.drain(drainMs, () => [
+      ...queue.answers(),
+      ...sender.waiting,
+      ...items.rendering,
+      ...elsewhere,
+    ])
     queue[Symbol.dispose]()
     metrics[Symbol.dispose]()
   }

@@ -5,7 +5,7 @@ import { html } from 'hono/html'
 import type { DatasetView, ItemView } from '../../library.ts'
 import { encodePath } from '../request-path.ts'
 import { type Markup, freshnessBanner, layout, searchForm } from './layout.ts'
-import { CLASS_NAME, agoText, dateText, percentOf, sizeText } from './words.ts'
+import { CLASS_NAME, agoText, countText, dateText, percentOf, sizeText } from './words.ts'
 
 /** A page is dynamic but harmless to keep for seconds, and better stale than none, for half an hour at most. */
 export const PORTAL_FIELDS = {
@@ -50,7 +50,7 @@ export function datasetPage(
     `${view.title || view.dataset} · Towerlight`,
     html`${breadcrumbs(view.dataset, prefix)}
 <h1>${prefix === '' ? view.title || view.dataset : prefix.slice(0, -1).split('/').at(-1)}</h1>
-<p class="lead">${view.items} items, ${sizeText(view.expected)}. Edition ${view.revision}, published ${dateText(view.publishedAt)}.
+<p class="lead">${countText(view.items, 'item')}, ${sizeText(view.expected)}. Edition ${view.revision}, published ${dateText(view.publishedAt)}.
 ${view.present < view.expected ? html` ${percentOf(view.present, view.expected)} % is here so far.` : ''}
 ${view.next ? html` Edition ${view.next.revision} is on its way (${percentOf(view.next.present, view.next.expected)} %).` : ''}</p>
 ${freshnessBanner([view], nowMs)}
@@ -121,7 +121,7 @@ function cards(datasets: readonly DatasetView[], nowMs: number): Markup {
     view => html`<li class="card">
 <span class="tag">${CLASS_NAME[view.priority]}</span>
 <h2><a href="/data/${encodePath(view.dataset)}/">${view.title || view.dataset}</a></h2>
-<p class="meta">${view.items} items · ${sizeText(view.expected)} · ${dateText(view.publishedAt)}</p>
+<p class="meta">${countText(view.items, 'item')} · ${sizeText(view.expected)} · ${dateText(view.publishedAt)}</p>
 ${view.present < view.expected ? html`<progress value="${percentOf(view.present, view.expected)}" max="100" aria-label="How much is here"></progress><p class="meta">${percentOf(view.present, view.expected)} % here</p>` : ''}
 ${view.freshness.fresh ? '' : html`<span class="tag late">confirmed ${agoText(Date.parse(view.freshness.confirmedAt), nowMs)}</span>`}
 </li>`,

@@ -23,7 +23,7 @@ header, main, footer { max-width: 62rem; margin: 0 auto; padding: 1rem 1.1rem }
 header { display: flex; flex-wrap: wrap; align-items: center; gap: .4rem 1.4rem }
 .brand { display: inline-flex; align-items: center; gap: .55rem; font-weight: 700; font-size: 1.15rem; color: inherit; text-decoration: none; margin-right: auto }
 .brand svg { width: 1.7rem; height: 1.7rem; color: var(--accent) }
-nav { display: flex; gap: 1.1rem } a { color: var(--accent) } nav a { text-decoration: none } nav a:hover { text-decoration: underline }
+header nav { display: flex; gap: 1.1rem } a { color: var(--accent) } header nav a { text-decoration: none } header nav a:hover { text-decoration: underline }
 a:focus-visible, input:focus-visible, button:focus-visible, summary:focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; border-radius: .25rem }
 h1 { font-size: clamp(1.5rem, 5vw, 2.2rem); line-height: 1.2; margin: .8rem 0 .4rem; letter-spacing: -.01em; overflow-wrap: anywhere }
 h2 { font-size: 1.15rem; margin: 0 0 .2rem; overflow-wrap: anywhere } .lead { color: var(--soft); margin: 0 0 1.1rem; max-width: 44rem }

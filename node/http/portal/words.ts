@@ -22,13 +22,18 @@ export function sizeText(bytes: number): string {
   return `${unit === 0 || value >= 10 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`
 }
 
+/** `1 item`, `4 items`. */
+export function countText(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`
+}
+
 /** `just now`, `5 minutes ago`, `3 days ago`. */
 export function agoText(thenMs: number, nowMs: number): string {
   const seconds = Math.max(0, (nowMs - thenMs) / 1000)
   if (Number.isNaN(seconds)) return 'at an unknown time'
   for (const [name, length] of SPANS) {
     const count = Math.floor(seconds / length)
-    if (count >= 1) return `${count} ${name}${count === 1 ? '' : 's'} ago`
+    if (count >= 1) return `${countText(count, name)} ago`
   }
   return 'just now'
 }
