@@ -246,6 +246,7 @@ class StoreLibrary implements NodeLibrary {
     this.#closed = true
     clearImmediate(this.#firstCheck)
     clearInterval(this.#watching)
+    await this.#presence.stop()
     await this.#keeping.stop()
     await this.#digests.stop()
     this.#database[Symbol.dispose]()

@@ -25,6 +25,7 @@ export class Presence {
   readonly #store: ContentStore
   readonly #counts = new WeakMap<Release, Count>()
   #changes = 0
+  #stopped = false
   readonly #running = new Set<Promise<void>>()
 
   constructor(store: ContentStore) {
@@ -50,6 +51,12 @@ export class Presence {
     while (this.#running.size > 0) await Promise.all(this.#running)
   }
 
+  /** Ends what is being counted. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    await this.settled()
+  }
+
   #countOf(release: Release): Count {
     let count = this.#counts.get(release)
     if (!count) {
@@ -70,7 +77,10 @@ export class Presence {
 
   async #countSlowly(release: Release, count: Count): Promise<void> {
     const began = performance.now()
-    for (const _page of this.#count(release, count)) await new Promise(resolve => setImmediate(resolve))
+    for (const _page of this.#count(release, count)) {
+      await new Promise(resolve => setImmediate(resolve))
+      if (this.#stopped) return
+    }
     const took = performance.now() - began
     count.nextAt = performance.now() + took / DUTY - took
   }

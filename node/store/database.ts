@@ -124,6 +124,7 @@ export class Database implements Disposable {
 
   /** Damage replaces the file, then the call is made once more, on the empty one. */
   #guarded<T>(call: () => T): T {
+    if (this.#closed) throw new EdgeError('NOT_READY', 'the store is closed')
     try {
       return call()
     } catch (error) {

@@ -243,16 +243,14 @@ class TowerStore implements ContentStore {
       leaving.push(
         this.#parts.turns.take(cid, async () => {
           const row = this.#parts.table.find(cid)
-          if (!row?.tier || row.held !== 0) return
-          await removeExtent(
-            { ...this.#parts, onGone: (gone, bytes) => this.#parts.went(gone, bytes) },
-            row,
-            'removed',
-            why,
-          )
+          if (row && row.held !== 0) return
+          if (row?.tier) {
+            const onGone = (gone: Cid, bytes: number) => this.#parts.went(gone, bytes)
+            await removeExtent({ ...this.#parts, onGone }, row, 'removed', why)
+            this.#parts.tiers.forget(row.id)
+            freed += row.sizeBytes
+          }
           await this.#parts.commits.commit(() => this.#parts.nodes.remove(cid))
-          this.#parts.tiers.forget(row.id)
-          freed += row.sizeBytes
         }),
       )
       if (leaving.length >= HOLDS_AT_ONCE) await Promise.all(leaving.splice(0))
