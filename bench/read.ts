@@ -10,9 +10,10 @@
  * `ofBound` is the share of what a verified read must cost at least: (CPU of SHA-256 over the chunks
  * that cover the request + CPU of NGINX for the same request) / ours; 1 is the limit.
  *
- * `fairness`: 48 small clients beside 16 bulk ones; what the small ones wait, what the bulk ones lose.
+ * `towerlight-nginx` is the node behind our NGINX on the same core, `nginx-nginx` that NGINX in front of a plain
+ * one (CPU of both together); `…-h2` over TLS and HTTP/2, by h2load. `fairness`: 48 small clients beside 16 bulk ones; what the small ones wait, what the bulk ones lose.
  *
- * Run as `node bench/read.ts [--seconds 3] [--rounds 3] [--servers towerlight,nginx,varnish,node] [--only 1k,64k]
+ * Run as `node bench/read.ts [--seconds 3] [--rounds 3] [--servers nginx,towerlight,towerlight-nginx,varnish,node] [--only 1k,64k]
  * [--big-mib 256] [--items 5000]`; one JSON line per server and workload.
  */
 import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
@@ -20,9 +21,10 @@ import { availableParallelism, cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { rssMbOf } from './read/cpu.ts'
-import { type Load, type Measured, drive } from './read/load.ts'
+import { type Load, type Measured, drive, driveHttp2 } from './read/load.ts'
 import {
   type BenchServer,
+  startFront,
   startNginx,
   startPlainNode,
   startTowerlight,
@@ -35,7 +37,7 @@ const { values } = parseArgs({
   options: {
     seconds: { type: 'string', default: '3' },
     rounds: { type: 'string', default: '3' },
-    servers: { type: 'string', default: 'nginx,towerlight,varnish,node' },
+    servers: { type: 'string', default: 'nginx,towerlight,towerlight-nginx,varnish,node' },
     only: { type: 'string' },
     'big-mib': { type: 'string', default: '256' },
     items: { type: 'string', default: '5000' },
@@ -57,7 +59,13 @@ const names = values.servers.split(',')
 const nginx = stack.use(await startNginx(place))
 const servers: BenchServer[] = []
 if (names.includes('nginx')) servers.push(nginx)
-if (names.includes('towerlight')) servers.push(stack.use(await startTowerlight(place)))
+const towerlight = names.some(name => name.startsWith('towerlight'))
+  ? stack.use(await startTowerlight(place))
+  : undefined
+if (towerlight && names.includes('towerlight')) servers.push(towerlight)
+if (towerlight && names.includes('towerlight-nginx')) {
+  servers.push(stack.use(await startFront(place, towerlight)), stack.use(await startFront(place, nginx)))
+}
 if (names.includes('varnish')) servers.push(stack.use(await startVarnish(place, nginx, sizes.bigMib + 512)))
 if (names.includes('node')) servers.push(stack.use(await startPlainNode(place)))
 
@@ -66,6 +74,37 @@ for (const workload of workloads(join(dir, 'files'), sizes)) {
   if (!chosen || chosen.includes(workload.name)) await compare(workload)
 }
 if (!chosen || chosen.includes('fairness')) for (const server of servers) await fairness(server)
+
+if (!chosen || chosen.includes('h2')) {
+  for (const server of servers) {
+    if (server.httpsPort === undefined) continue
+    for (const workload of workloads(join(dir, 'files'), sizes)) {
+      if (workload.name === '1k' || workload.name === '64k' || workload.name === '1m')
+        await http2(server, server.httpsPort, workload)
+    }
+  }
+}
+
+/** The same small and middle items over TLS and HTTP/2. */
+async function http2(server: BenchServer, httpsPort: number, workload: Workload): Promise<void> {
+  const options = { seconds: Number(values.seconds), core: CLIENT_CORE, dir }
+  const { requests, seconds, bodyBytes, cpuUsPerRequest, busy } = await driveHttp2(
+    workload,
+    { ...server, httpsPort },
+    options,
+  )
+  console.log(
+    JSON.stringify({
+      bench: 'read',
+      server: server.name,
+      size: `${workload.name}-h2`,
+      rps: Math.round(requests / seconds),
+      mbps: rounded(bodyBytes / seconds / 1e6),
+      cpuUs: rounded(cpuUsPerRequest),
+      busy: rounded(busy, 2),
+    }),
+  )
+}
 
 /** 48 clients of 1 KiB that think 10 to 40 ms, beside 16 that load 16 MiB after 16 MiB. */
 async function fairness(server: BenchServer): Promise<void> {

@@ -33,7 +33,7 @@ export interface Measured {
 /** @throws EdgeError `DEPENDENCY_ABSENT`, or an Error when any answer was not a success. */
 export async function drive(
   load: Load,
-  server: { readonly port: number; readonly pid: number },
+  server: { readonly port: number; readonly pid: number; readonly alsoPid?: number },
   options: { readonly seconds: number; readonly core: number; readonly dir: string },
 ): Promise<Measured> {
   const script = join(options.dir, `load-${load.name}.lua`)
@@ -50,7 +50,8 @@ export async function drive(
     script,
     `http://127.0.0.1:${server.port}/`,
   ]
-  const cpuBefore = cpuSecondsOf(server.pid)
+  const cpuOf = () => cpuSecondsOf(server.pid) + (server.alsoPid ? cpuSecondsOf(server.alsoPid) : 0)
+  const cpuBefore = cpuOf()
   const startedMs = performance.now()
   const { stdout } = await run('taskset', args).catch(cause => {
     throw new EdgeError('DEPENDENCY_ABSENT', 'wrk and taskset are needed: apt-get install wrk util-linux', {
@@ -58,7 +59,7 @@ export async function drive(
     })
   })
   const wall = (performance.now() - startedMs) / 1000
-  const cpu = cpuSecondsOf(server.pid) - cpuBefore
+  const cpu = cpuOf() - cpuBefore
   const line = stdout.split('\n').find(each => each.startsWith('RESULT '))
   if (!line) throw new Error(`wrk said: ${stdout.slice(0, 500)}`)
   const [requests, durationUs, bytes, failed, p50us, p99us] = line.slice(7).split(' ').map(Number) as [
@@ -111,4 +112,46 @@ done = function(summary, latency, requests)
     e.connect + e.read + e.write + e.status + e.timeout, latency:percentile(50), latency:percentile(99)))
 end
 `
+}
+
+/** Over TLS and HTTP/2, by h2load: what a request costs the server there. */
+export async function driveHttp2(
+  load: Load,
+  server: { readonly httpsPort: number; readonly pid: number; readonly alsoPid?: number },
+  options: { readonly seconds: number; readonly core: number; readonly dir: string },
+): Promise<Pick<Measured, 'requests' | 'seconds' | 'bodyBytes' | 'cpuUsPerRequest' | 'busy'>> {
+  const uris = join(options.dir, `uris-${load.name}`)
+  writeFileSync(
+    uris,
+    load.requests.map(({ path }) => `https://127.0.0.1:${server.httpsPort}${path}`).join('\n'),
+  )
+  const cpuOf = () => cpuSecondsOf(server.pid) + (server.alsoPid ? cpuSecondsOf(server.alsoPid) : 0)
+  const cpuBefore = cpuOf()
+  const startedMs = performance.now()
+  const streams = Math.max(1, load.connections / 4)
+  const args = [
+    '-c',
+    String(options.core),
+    'h2load',
+    '-c4',
+    `-m${streams}`,
+    `-D${options.seconds}`,
+    '-i',
+    uris,
+  ]
+  const { stdout } = await run('taskset', args).catch(cause => {
+    throw new EdgeError('DEPENDENCY_ABSENT', 'h2load is needed: apt-get install nghttp2-client', { cause })
+  })
+  const wall = (performance.now() - startedMs) / 1000
+  const cpu = cpuOf() - cpuBefore
+  const [, requests = '0', failed = '0'] = /requests: .* (\d+) succeeded, (\d+) failed/.exec(stdout) ?? []
+  const [, bytes = '0'] = /traffic: .*?\((\d+)\) total/.exec(stdout) ?? []
+  if (Number(failed) > 0 || Number(requests) === 0) throw new Error(`h2load said: ${stdout.slice(-800)}`)
+  return {
+    requests: Number(requests),
+    seconds: options.seconds,
+    bodyBytes: Number(bytes),
+    cpuUsPerRequest: (cpu * 1e6) / Number(requests),
+    busy: cpu / wall,
+  }
 }

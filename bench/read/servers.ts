@@ -10,11 +10,16 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { EdgeError } from '../../manifests/errors.ts'
+import { writeNginx } from '../../nginx/write.ts'
 
 export interface BenchServer extends AsyncDisposable {
-  readonly name: 'towerlight' | 'towerlight-nginx' | 'nginx' | 'varnish' | 'node'
+  readonly name: 'towerlight' | 'towerlight-nginx' | 'nginx' | 'nginx-nginx' | 'varnish' | 'node'
   readonly port: number
   readonly pid: number
+  /** With TLS and HTTP/2. */
+  readonly httpsPort?: number
+  /** What stands behind it, and costs CPU too. */
+  readonly alsoPid?: number
 }
 
 export interface Place {
@@ -53,6 +58,34 @@ http {
   const child = pinned(core, ['nginx', '-c', join(home, 'nginx.conf')])
   await answers(port)
   return holding('nginx', port, Number(readFileSync(join(home, 'pid'), 'utf8')), child)
+}
+
+/**
+ * Our generated configuration in front of a server. In front of `nginx` it is what proxying costs at least:
+ * the trivial upstream that the node is compared with.
+ */
+export async function startFront({ dir, core }: Place, behind: BenchServer): Promise<BenchServer> {
+  const [httpPort, httpsPort] = [await freePort(), await freePort()]
+  const folder = join(dir, `front-of-${behind.name}`)
+  mkdirSync(folder)
+  const { config } = await writeNginx(
+    {
+      folder,
+      names: ['127.0.0.1'],
+      host: '127.0.0.1',
+      httpPort,
+      httpsPort,
+      nodes: [`127.0.0.1:${behind.port}`],
+      limits: { requestsPerSecond: 1_000_000, burst: 1_000_000, connections: 65_000 },
+      workers: 1,
+    },
+    new Date(),
+  )
+  const child = pinned(core, ['nginx', '-c', config, '-g', 'daemon off;'])
+  await answers(httpPort)
+  const pid = Number(readFileSync(join(folder, 'nginx.pid'), 'utf8'))
+  const name = behind.name === 'towerlight' ? 'towerlight-nginx' : 'nginx-nginx'
+  return { ...holding(name, httpPort, pid, child), httpsPort, alsoPid: behind.pid }
 }
 
 /** In front of `nginx`, which it asks once for each object. */
