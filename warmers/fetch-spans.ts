@@ -7,6 +7,7 @@
  */
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
+import { byHealth, reportUpstream } from './breaker.ts'
 import { without } from './spans.ts'
 import type { StagedRanges } from './staged-ranges.ts'
 import type { Purpose, Span, Upstream } from './upstream.ts'
@@ -51,7 +52,7 @@ export async function fetchSpans(tools: FetchTools, file: FileSpans, options: Ab
 
 async function fetchSpan(tools: FetchTools, file: FileSpans, span: Span, options: Abortable): Promise<void> {
   let failure: unknown = new EdgeError('UPSTREAM_UNREACHABLE', 'there is no upstream')
-  for (const upstream of tools.upstreams) {
+  for (const upstream of byHealth(tools.upstreams)) {
     for (let fruitless = 0; fruitless < FRUITLESS_MAX; ) {
       const [lacking] = without([span], tools.staged.spans(file.path))
       if (!lacking) return
@@ -60,11 +61,13 @@ async function fetchSpan(tools: FetchTools, file: FileSpans, span: Span, options
       try {
         if (asksForRange) await receive(upstream, tools.staged, file, span, lacking, options)
         else await receiveWhole(upstream, tools.staged, file, options)
+        reportUpstream(upstream, 'served')
       } catch (error) {
         options.signal.throwIfAborted()
         if (!isEdgeError(error) || error.code === 'STORE_FULL') throw error
         failure = error
         if (asksForRange && !upstream.ranges) continue
+        reportUpstream(upstream, error.code === 'UPSTREAM_LIED' ? 'lied' : 'failed')
         const progress = tools.staged.sizeBytes > before
         const mayBeLuck = isEdgeError(error, 'UPSTREAM_UNREACHABLE', 'UPSTREAM_STALLED')
         fruitless = !mayBeLuck ? FRUITLESS_MAX : progress ? 0 : fruitless + 1

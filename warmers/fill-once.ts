@@ -4,6 +4,7 @@
  * It may be stopped anywhere, by its signal within a second or by a kill: what was stored stays,
  * what arrived in part is kept, and the next fill needs only what is missing (I8, I9).
  */
+import { isDatasetName } from '../manifests/dataset-name.ts'
 import { isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import type { ContentStore } from '../node/store/store.ts'
@@ -12,7 +13,7 @@ import { Channel } from './channel.ts'
 import type { FillLimits } from './fill-limits.ts'
 import type { FillProgress } from './fill-meter.ts'
 import type { FillQueue } from './fill-queue.ts'
-import { FillRun, failureOf, type Failure, type RunEnd } from './fill-run.ts'
+import { FillRun, failureOf, servedBy, type Failure, type RunEnd } from './fill-run.ts'
 import type { FillPlan } from './plan-fill.ts'
 import { planReport, type PlanReport, type WireBytes } from './plan-report.ts'
 import { planPrepared, prepareDataset, type Prepared, type PrepareTools } from './prepare-dataset.ts'
@@ -67,6 +68,7 @@ interface Planned {
 export async function* fillOnce(request: FillRequest): AsyncGenerator<FillEvent> {
   const since = performance.now()
   const spent = wireMeter(request)
+  const served = servedBy(request.releases)
   const { refreshed, prepared, plans, failures } = yield* planAll(request)
   yield { type: 'planned', ...planReport(plans, refreshed?.idle, spent()) }
 
@@ -74,7 +76,7 @@ export async function* fillOnce(request: FillRequest): AsyncGenerator<FillEvent>
   const left = new AbortController()
   const signal = AbortSignal.any([request.signal, left.signal])
   const wireSpent = () => spent().down + spent().up
-  const run = new FillRun({ ...request, signal }, prepared, event => events.push(event), wireSpent)
+  const run = new FillRun({ ...request, signal }, prepared, served, event => events.push(event), wireSpent)
   const finished = run.all(plans).finally(() => events.end())
   finished.catch(() => undefined)
   try {
@@ -106,6 +108,7 @@ async function* planAll(request: Omit<FillRequest, 'queue'>): AsyncGenerator<Fil
   if (!request.skipRefresh) {
     try {
       refreshed = await refresh(request, options)
+      failures += refreshed.problems.filter(({ what }) => isDatasetName(what)).length
       yield { type: 'refreshed', ...refreshed }
     } catch (error) {
       // what was accepted before can be completed without news

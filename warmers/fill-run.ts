@@ -11,6 +11,7 @@ import { withinLimits } from './fill-limits.ts'
 import { FillMeter } from './fill-meter.ts'
 import { byUrgency, type Batch, type FillPlan } from './plan-fill.ts'
 import { planPrepared, prepareDataset, type Prepared } from './prepare-dataset.ts'
+import type { Releases } from './releases.ts'
 import { runBatch } from './run-batch.ts'
 import { nameOf } from './sources.ts'
 
@@ -20,7 +21,7 @@ export interface RunEnd {
   readonly contentBytes: number
   readonly fallbacks: number
   /** Batches that the limits left for another time. */
-  readonly deferred: number
+  readonly deferred?: number
 }
 
 const CONCURRENCY = 4
@@ -29,6 +30,7 @@ const PROGRESS_MS = 250
 export class FillRun {
   readonly #request: FillRequest
   readonly #prepared: Map<string, Prepared>
+  readonly #served: Map<string, number>
   readonly #tell: (event: FillEvent) => void
   readonly #wireSpent: () => number
   readonly #meter = new FillMeter()
@@ -38,9 +40,19 @@ export class FillRun {
   #deferred = 0
   #failed = false
 
-  /** @param wireSpent bytes on the wire of this fill so far: what a cap is compared with. */
-  constructor(request: FillRequest, prepared: readonly Prepared[], tell: (event: FillEvent) => void, wireSpent: () => number) {
+  /**
+   * @param served what was served before the fill, by dataset.
+   * @param wireSpent bytes on the wire of this fill so far: what a cap is compared with.
+   */
+  constructor(
+    request: FillRequest,
+    prepared: readonly Prepared[],
+    served: ReadonlyMap<string, number>,
+    tell: (event: FillEvent) => void,
+    wireSpent: () => number,
+  ) {
     this.#request = request
+    this.#served = new Map(served)
     this.#prepared = new Map(prepared.map(one => [one.dataset, one]))
     this.#tell = tell
     this.#wireSpent = wireSpent
@@ -54,7 +66,8 @@ export class FillRun {
       const message = `no pack or delta has ${unobtainable.length} extents, ${first.cid} of ${first.why} among them`
       this.#fail({ dataset, code: 'PACK_INVALID', message })
     }
-    for (const { dataset, batches } of plans) if (batches.length === 0) await this.#activate(dataset)
+    // a first release is served from its catalog on, item by item as they come
+    for (const { dataset } of plans) await this.#activate(dataset)
 
     for (let batches = merged(plans); batches.length > 0; ) {
       const { taken, deferred } = withinLimits(batches, this.#limits())
@@ -153,16 +166,25 @@ export class FillRun {
     return merged(plans)
   }
 
+  /** The library may have switched by itself: what counts is that it serves another release than before. */
   async #activate(dataset: string): Promise<void> {
     const { releases } = this.#request
-    const next = releases.releases().find(known => known.dataset === dataset)?.next
-    if (next && (await releases.activateIfWhole(dataset))) this.#tell({ type: 'activated', dataset, revision: next.revision })
+    await releases.activateIfWhole(dataset)
+    const revision = servedBy(releases).get(dataset)
+    if (revision === undefined || revision === this.#served.get(dataset)) return
+    this.#served.set(dataset, revision)
+    this.#tell({ type: 'activated', dataset, revision })
   }
 
   #fail(failure: Failure): void {
     this.#failed = true
     this.#tell({ type: 'failed', ...failure })
   }
+}
+
+/** The revision that is served, by dataset. */
+export function servedBy(releases: Releases): Map<string, number> {
+  return new Map(releases.releases().flatMap(({ dataset, current }) => (current ? [[dataset, current.revision] as const] : [])))
 }
 
 export interface Failure {

@@ -7,10 +7,11 @@ import type { Cid } from '../manifests/cid.ts'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import type { ContentStore } from '../node/store/store.ts'
+import { byHealth, reportUpstream } from './breaker.ts'
 import { fetchSpans, type FetchTools } from './fetch-spans.ts'
 import type { Batch, BundledExtent, Step, Want } from './plan-fill.ts'
 import { joined, without } from './spans.ts'
-import type { Span } from './upstream.ts'
+import type { Span, Upstream } from './upstream.ts'
 
 export type BatchStore = Pick<ContentStore, 'has' | 'admitExtent' | 'readRange'>
 
@@ -36,7 +37,7 @@ export interface BatchResult {
 export async function runBatch(batch: Batch, tools: BatchTools, options: Abortable): Promise<BatchResult> {
   const outcome = { contentBytes: 0, fallbacks: [] as { want: Want; why: string }[] }
   const open = () => batch.steps.flatMap(step => stillWanted(step, tools.store, outcome.fallbacks))
-  let upstreams = tools.upstreams
+  let upstreams: readonly Upstream[] = byHealth(tools.upstreams)
   const hadBefore = tools.staged.spans(batch.path)
   let distrusted = hadBefore.length > 0
 
@@ -44,10 +45,13 @@ export async function runBatch(batch: Batch, tools: BatchTools, options: Abortab
     await fetchFor(batch, steps, { ...tools, upstreams }, options)
     const wrong = await applySteps(steps, batch, tools, outcome, options)
     if (wrong.length === 0) break
-    await tools.staged.drop(batch.path, joined(wrong.map(({ step }) => step.span)))
+    await tools.staged.discard(batch.path, joined(wrong.map(({ step }) => step.span)))
     // bytes kept from before a power cut may be wrong without anybody's fault: ask once more
     if (distrusted) distrusted = false
-    else upstreams = upstreams.slice(1)
+    else {
+      if (upstreams[0]) reportUpstream(upstreams[0], 'lied')
+      upstreams = upstreams.slice(1)
+    }
     if (upstreams.length === 0) {
       const { step, error } = wrong[0]!
       throw new EdgeError('UPSTREAM_LIED', `${batch.path}: ${step.wants[0]!.why}: ${error.message}`, { cause: error })

@@ -107,7 +107,7 @@ export async function loadDirectory(
         await tools.staged.drop(path, [span])
         return bytes
       }
-      await tools.staged.drop(path, [span])
+      await tools.staged.discard(path, [span])
       failure = new EdgeError('UPSTREAM_LIED', `${path}: its directory is not what was signed`)
     } catch (error) {
       options.signal.throwIfAborted()

@@ -9,7 +9,7 @@
 import { mkdir, open, readdir, rm, stat } from 'node:fs/promises'
 import { join as joinPath } from 'node:path'
 import { EdgeError } from '../manifests/errors.ts'
-import { joined, without } from './spans.ts'
+import { bytesOf, joined, without } from './spans.ts'
 import type { Span } from './upstream.ts'
 
 export interface StagedWriter extends AsyncDisposable {
@@ -28,8 +28,10 @@ export interface StagedRanges extends AsyncDisposable {
   append(path: string, offset: number, begin?: number): Promise<StagedWriter>
   /** @throws EdgeError `CHUNK_ABSENT` when not all of the span is here. */
   read(path: string, span: Span): Promise<Buffer>
-  /** Forgets the parts that lie within `spans` (sorted, disjoint). */
+  /** Used up: forgets the parts that lie within `spans` (sorted, disjoint). */
   drop(path: string, spans: readonly Span[]): Promise<void>
+  /** Wrong: forgets every part that has a byte of `spans`. */
+  discard(path: string, spans: readonly Span[]): Promise<void>
   /** Forgets all files that are not among these. */
   retain(paths: ReadonlySet<string>): Promise<void>
 }
@@ -74,12 +76,11 @@ class StagedFolder implements StagedRanges {
   }
 
   spans(path: string): readonly Span[] {
-    return joined([...(this.#byPath.get(path) ?? [])])
+    return joined(this.#parts(path))
   }
 
   async append(path: string, offset: number, begin = offset): Promise<StagedWriter> {
-    const here = [...(this.#byPath.get(path) ?? [])]
-    const before = here.find(part => part.offset + part.length === offset && part.offset >= begin)
+    const before = this.#parts(path).find(part => part.offset + part.length === offset && part.offset >= begin)
     const part = before ?? { path, offset, length: 0 }
     const name = nameOf(part)
     const file = await open(joinPath(this.#folder, name), before ? 'a' : 'w')
@@ -98,7 +99,7 @@ class StagedFolder implements StagedRanges {
   async read(path: string, span: Span): Promise<Buffer> {
     const buffer = Buffer.allocUnsafe(span.length)
     let lacking: readonly Span[] = [span]
-    for (const part of this.#byPath.get(path) ?? []) {
+    for (const part of this.#parts(path)) {
       const from = Math.max(span.offset, part.offset)
       const length = Math.min(span.offset + span.length, part.offset + part.length) - from
       if (length <= 0) continue
@@ -111,8 +112,14 @@ class StagedFolder implements StagedRanges {
   }
 
   async drop(path: string, spans: readonly Span[]): Promise<void> {
-    const within = [...(this.#byPath.get(path) ?? [])].filter(part => without([part], spans).length === 0)
+    // a part that was just begun is somebody's who is waiting for its first byte
+    const within = this.#parts(path).filter(part => part.length > 0 && without([part], spans).length === 0)
     await Promise.all(within.map(part => this.#forget(part)))
+  }
+
+  async discard(path: string, spans: readonly Span[]): Promise<void> {
+    const touching = this.#parts(path).filter(part => bytesOf(without([part], spans)) < part.length)
+    await Promise.all(touching.map(part => this.#forget(part)))
   }
 
   async retain(paths: ReadonlySet<string>): Promise<void> {
@@ -121,6 +128,10 @@ class StagedFolder implements StagedRanges {
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer)
+  }
+
+  #parts(path: string): readonly Part[] {
+    return [...(this.#byPath.get(path) ?? [])]
   }
 
   #remember(part: Part): void {

@@ -5,7 +5,6 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { sha256Of } from '../manifests/digest.ts'
-import { manifestTarget, parseManifest, type Manifest } from '../manifests/manifest.ts'
 import { folderStorage } from '../manifests/publish/folder-storage.ts'
 import { publishRelease, type PublishOptions, type PublishReport } from '../manifests/publish/publish-release.ts'
 import { initialState } from '../manifests/tuf/accepted-state.ts'
@@ -13,7 +12,7 @@ import { createRepository, setPublisher } from '../manifests/tuf/ceremony.ts'
 import { releaseSigner } from '../manifests/tuf/release-signer.ts'
 import { loadRepository } from '../manifests/tuf/repository.ts'
 import { generateKeyPem, parseSigningKey } from '../manifests/tuf/signing-key.ts'
-import { EXTENT_BYTES_MAX } from '../manifests/unixfs.ts'
+import { openLibrary } from '../node/open-library.ts'
 import { openStore } from '../node/store/open-store.ts'
 import type { ContentStore, StoreOptions } from '../node/store/store.ts'
 import { openTrustStore, type TrustStore } from '../node/trust-store.ts'
@@ -22,7 +21,7 @@ import { openHttpUpstream, type HttpUpstreamOptions } from './http-upstream.ts'
 import { extentsOf, readCatalog } from './item-extents.ts'
 import { openLocalQueue } from './local-queue.ts'
 import { REQUEST_BYTES } from './plan-fill.ts'
-import type { Missing, MissingExtent, Releases } from './releases.ts'
+import type { Releases } from './releases.ts'
 import { openDigestCache } from './sources.ts'
 import { openStagedRanges, type StagedRanges } from './staged-ranges.ts'
 import { folderFiles, serve, staticFiles, temporaryFolder, type Handler, type TestServer } from './testing.ts'
@@ -90,8 +89,7 @@ export async function openNode(root: Uint8Array, folder?: string, options: Parti
   if (!trust.record.accepted) await trust.update(record => ({ ...record, accepted: initialState(root) }))
   const staged = stack.use(await openStagedRanges(join(path, 'fetched-v1')))
   const cache = await openDigestCache(join(path, 'directories-v1'))
-  const releases = simpleReleases(store, trust)
-  await releases.load()
+  const releases = stack.use(await openLibrary({ store, trust }))
   const records: WireRecord[] = []
   const node: TestNode = {
     folder: path,
@@ -119,54 +117,4 @@ export async function openNode(root: Uint8Array, folder?: string, options: Parti
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }
   return node
-}
-
-/** The least that filling needs of a library. */
-function simpleReleases(store: ContentStore, trust: TrustStore): Releases & { load(): Promise<void> } {
-  const parsed = new Map<string, { current?: Manifest; next?: Manifest }>()
-  const load = async () => {
-    parsed.clear()
-    for (const [dataset, { current, next }] of trust.record.manifests) {
-      parsed.set(dataset, { ...(current ? { current: parseManifest(current) } : {}), ...(next ? { next: parseManifest(next) } : {}) })
-    }
-  }
-  return {
-    load,
-    releases: () => [...parsed].map(([dataset, known]) => ({ dataset, ...known })),
-    async acceptRelease(dataset, bytes) {
-      if (manifestTarget(parseManifest(bytes).dataset) !== manifestTarget(dataset)) throw new Error('another dataset')
-      await trust.update(record => ({ ...record, manifests: new Map(record.manifests).set(dataset, { ...record.manifests.get(dataset), next: bytes }) }))
-      await load()
-    },
-    async missing(dataset) {
-      const { current, next } = parsed.get(dataset) ?? {}
-      return await missingOf(store, (next ?? current)!)
-    },
-    async activateIfWhole(dataset) {
-      const { next } = parsed.get(dataset) ?? {}
-      const missing = next && (await missingOf(store, next))
-      if (!missing || missing.nodes.length + missing.extents.length > 0) return false
-      const current = trust.record.manifests.get(dataset)!.next
-      await trust.update(record => ({ ...record, manifests: new Map(record.manifests).set(dataset, { current }) }))
-      await load()
-      return true
-    },
-  }
-}
-
-async function missingOf(store: ContentStore, manifest: Manifest): Promise<Missing> {
-  const nodes: Missing['nodes'][number][] = []
-  const extents: MissingExtent[] = []
-  const add = (item: { root: MissingExtent['cid']; sizeBytes: number }, rest: Pick<MissingExtent, 'rule' | 'priority' | 'path'>) => {
-    const parts = extentsOf(store, item.root, item.sizeBytes)
-    if (parts) for (const { cid, sizeBytes } of parts) store.has(cid) || extents.push({ cid, sizeBytes, ...rest })
-    else if (item.sizeBytes > EXTENT_BYTES_MAX) nodes.push(item.root)
-    else extents.push({ cid: item.root, sizeBytes: item.sizeBytes, ...rest })
-  }
-  add({ root: manifest.catalog.root, sizeBytes: manifest.catalog.size }, { rule: 'catalog-v1', priority: 0, path: '' })
-  if (extents.length + nodes.length > 0) return { nodes, extents }
-  for (const { path, priority, ...item } of await readCatalog(store, manifest, { signal })) {
-    add(item, { rule: 'fastcdc-v1', priority: priority ?? manifest.priority, path })
-  }
-  return { nodes, extents }
 }

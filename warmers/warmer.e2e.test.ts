@@ -36,7 +36,11 @@ async function warm(
     more.onEvent?.(event)
     if (until(events)) stop.abort()
   }
-  const here = node.releases.releases().flatMap(({ dataset, current }) => (current ? [dataset] : []))
+  const here: string[] = []
+  for (const { dataset } of node.releases.releases()) {
+    const { nodes, extents } = await node.releases.missing(dataset)
+    if (nodes.length + extents.length === 0) here.push(dataset)
+  }
   return { events, ledger: ledger.totalsBy('window'), byLink: ledger.totalsBy('link'), totals: ledger.totals(), here, wire: server.wire, asked: server.requests }
 }
 
@@ -100,7 +104,7 @@ describe('the warmer', () => {
 
   it('goes on after failures', async () => {
     let refused = 8
-    const { here } = await warm([DEFAULT_LINK], events => events.filter(event => event.type === 'activated').length === 2, {
+    const { here } = await warm([DEFAULT_LINK], events => events.some(event => event.type === 'done' && event.complete), {
       around: honest => (request, response) => (refused-- > 0 ? void response.writeHead(503).end() : honest(request, response)),
     })
     expect(here).toHaveLength(2)
