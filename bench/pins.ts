@@ -24,7 +24,9 @@ import type { PinItem, PinTarget } from '../pinning/pin-target.ts'
 import { openS3Target } from '../pinning/s3-target.ts'
 import { startKubo, startMinio } from '../pinning/testing/servers.ts'
 
-const { values } = parseArgs({ options: { items: { type: 'string' }, seed: { type: 'string', default: '1' } } })
+const { values } = parseArgs({
+  options: { items: { type: 'string' }, seed: { type: 'string', default: '1' } },
+})
 if (!values.items) throw new Error('usage: node bench/pins.ts --items PATH [--seed N]')
 const signal = new AbortController().signal
 
@@ -65,7 +67,10 @@ async function pinSeconds(all: readonly PinItem[]): Promise<number> {
 
 async function s3PinSeconds(all: readonly PinItem[]): Promise<number> {
   await using minio = await startMinio(6)
-  const target = await openS3Target({ url: minio.url, region: 'us-east-1', callMs: 30_000, concurrency: 8 }, { signal })
+  const target = await openS3Target(
+    { url: minio.url, region: 'us-east-1', callMs: 30_000, concurrency: 8 },
+    { signal },
+  )
   return await timed(target, all)
 }
 

@@ -9,29 +9,48 @@ const blocks = [0, 1, 200, 70_000].map(size => {
   const bytes = Buffer.alloc(size, `block of ${size} `)
   return { cid: rawCidOf(sha256Of(bytes)), bytes }
 })
-const archive = Buffer.concat(await Array.fromAsync(carOf([blocks[0]?.cid ?? blocks[1]?.cid].filter(cid => cid !== undefined), blocks)))
+const archive = Buffer.concat(
+  await Array.fromAsync(
+    carOf(
+      [blocks[0]?.cid ?? blocks[1]?.cid].filter(cid => cid !== undefined),
+      blocks,
+    ),
+  ),
+)
 
 function* piecesOf(bytes: Uint8Array, pieceBytes: number): Generator<Uint8Array> {
   for (let from = 0; from < bytes.length; from += pieceBytes) yield bytes.subarray(from, from + pieceBytes)
 }
 
 async function read(bytes: Uint8Array, pieceBytes = 1000): Promise<{ cid: string; bytes: Uint8Array }[]> {
-  return await Array.fromAsync(blocksOfCar((async function* () { yield* piecesOf(bytes, pieceBytes) })()))
+  return await Array.fromAsync(
+    blocksOfCar(
+      (async function* () {
+        yield* piecesOf(bytes, pieceBytes)
+      })(),
+    ),
+  )
 }
 
 it.each([1, 7, 4096, 1e6])('gives back what was written, in pieces of %i bytes', async pieceBytes => {
   const got = await read(archive, pieceBytes)
   expect(got.map(({ cid }) => cid)).toEqual(blocks.map(({ cid }) => cid))
-  expect(got.every(({ bytes }, n) => Buffer.from(bytes).equals(blocks[n]?.bytes ?? Buffer.alloc(1)))).toBe(true)
+  expect(got.every(({ bytes }, n) => Buffer.from(bytes).equals(blocks[n]?.bytes ?? Buffer.alloc(1)))).toBe(
+    true,
+  )
 })
 
 it('one damaged byte behind the header never gives a wrong block', async () => {
   await fc.assert(
-    fc.asyncProperty(fc.integer({ min: 60, max: archive.length - 1 }), fc.integer({ min: 1, max: 255 }), async (at, flip) => {
-      const damaged = Buffer.from(archive)
-      damaged[at] = (damaged[at] ?? 0) ^ flip
-      await expect(read(damaged)).rejects.toThrow()
-    }),
+    fc.asyncProperty(
+      fc.integer({ min: 60, max: archive.length - 1 }),
+      fc.integer({ min: 1, max: 255 }),
+      async (at, flip) => {
+        const damaged = Buffer.from(archive)
+        damaged[at] = (damaged[at] ?? 0) ^ flip
+        await expect(read(damaged)).rejects.toThrow()
+      },
+    ),
     { numRuns: 200 },
   )
 })

@@ -24,11 +24,13 @@ export async function* blocksOfCar(stream: AsyncIterable<Uint8Array>): AsyncGene
   for (;;) {
     const length = await reader.varint(BLOCK_BYTES_MAX + CID_BYTES)
     if (length === undefined) return
-    if (length < CID_BYTES) throw new EdgeError('CHUNK_CORRUPT', 'the archive has a block without a CID of our form')
+    if (length < CID_BYTES)
+      throw new EdgeError('CHUNK_CORRUPT', 'the archive has a block without a CID of our form')
     const block = await reader.take(length)
     const cid = cidFromBytes(block.subarray(0, CID_BYTES))
     const bytes = block.subarray(CID_BYTES)
-    if (sha256Of(bytes) !== digestOf(cid)) throw new EdgeError('CHUNK_CORRUPT', `block ${cid} has other bytes`)
+    if (sha256Of(bytes) !== digestOf(cid))
+      throw new EdgeError('CHUNK_CORRUPT', `block ${cid} has other bytes`)
     yield { cid, bytes }
   }
 }

@@ -24,5 +24,7 @@ it('is read by the reference reader', async () => {
   const roots = [parseCid(blocks[7]?.cid ?? '')]
   const reader = await CarReader.fromBytes(Buffer.concat(await Array.fromAsync(carOf(roots, blocks))))
   expect((await reader.getRoots()).map(String)).toEqual(roots)
-  expect((await Array.fromAsync(reader.blocks())).map(({ cid }) => String(cid))).toEqual(blocks.map(b => b.cid))
+  expect((await Array.fromAsync(reader.blocks())).map(({ cid }) => String(cid))).toEqual(
+    blocks.map(b => b.cid),
+  )
 })

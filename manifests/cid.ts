@@ -86,7 +86,7 @@ function base32Of(bytes: Uint8Array): string {
     pending &= (1 << bits) - 1
   }
   if (bits > 0) text[length++] = LETTERS[(pending << (5 - bits)) & 31]!
-  return text.latin1Slice(0, length)
+  return text.toString('latin1', 0, length)
 }
 
 function base32Bytes(text: string): Buffer | undefined {

@@ -43,6 +43,12 @@ const Settings = z.strictObject({
   )
     .default([])
     .describe('repositories to fill from, best first'),
+  links: z
+    .preprocess(value => (typeof value === 'string' ? JSON.parse(value) : value), z.array(z.unknown()))
+    .optional()
+    .describe(
+      'ways out, with contact windows and budgets (docs/warming.md); absent = one, whenever it is up',
+    ),
   hotBytesMax: byteSize.default(8 * GiB).describe('capacity of the hot tier (NVMe)'),
   warm: z
     .string()
@@ -80,6 +86,7 @@ const VARIABLES = {
   admin: 'TOWER_ADMIN',
   root: 'TOWER_ROOT',
   upstream: 'TOWER_UPSTREAM',
+  links: 'TOWER_LINKS',
   hotBytesMax: 'TOWER_HOT_BYTES',
   warm: 'TOWER_WARM',
   warmBytesMax: 'TOWER_WARM_BYTES',

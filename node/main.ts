@@ -8,13 +8,14 @@ import { readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { pino, type Logger } from 'pino'
 import { type Cid, codecOf, digestOf } from '../manifests/cid.ts'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import { folderStorage } from '../manifests/publish/folder-storage.ts'
 import type { FillEvent } from '../warmers/fill-once.ts'
+import { readPower } from '../warmers/power.ts'
+import { openWarmer, type Warmer, type WarmerEvent } from '../warmers/warmer.ts'
 import { controlSocketOf, ownerMethods, statusOf } from './cli/owner-methods.ts'
 import type { NodeConfig } from './config.ts'
 import { serveControl } from './control.ts'
@@ -25,6 +26,8 @@ import { createNodeServer } from './http/server.ts'
 import { openOwner, type Owner } from './owner.ts'
 import { packView } from './pack-view.ts'
 import { publishReceiver } from './publish/receiver.ts'
+import { Renderer } from './renditions/renderer.ts'
+import { Renditions } from './renditions/renditions.ts'
 import { joinedRepoView, trustRepoView } from './repo-view.ts'
 
 export interface RunningNode extends AsyncDisposable {
@@ -35,8 +38,7 @@ export interface RunningNode extends AsyncDisposable {
 }
 
 const UPLOAD_BYTES_MAX = 1024 ** 3
-/** After a failed look for news; doubles up to the usual time between looks. */
-const RETRY_MS_MIN = 5000
+const RENDITION_BYTES_MAX = 512 * 1024 ** 2
 
 /**
  * Serves as soon as it returns; what the store needs in the background goes on.
@@ -53,13 +55,21 @@ export async function startNode(
   const config = receives ? { ...given, upstream: [pathToFileURL(`${repository}/`).href] } : given
   const owner = stack.use(await openOwner(config))
   const stop = new AbortController()
-  const news = new News()
+  const warmer = openWarmer({
+    links: owner.links,
+    settings: owner.linkSettings,
+    fill: ({ signal, ...work }) => owner.fill(work, { signal }),
+    readPower: () => readPower(config.powerSupply),
+    refreshMs: config.refreshSeconds * 1000,
+  })
+  const renditions = await openRenditions(config, stack)
 
   const server = createNodeServer(
     {
       library: owner.library,
       repo: joinedRepoView(trustRepoView(owner.trust), packView(repository)),
       routes: [ipfsGateway(gatewayParts(owner))],
+      renditions,
       status: () => ({ ...statusOf(owner, undefined, startedAtMs) }),
       log,
     },
@@ -69,11 +79,10 @@ export async function startNode(
   const fd = inheritedSocketOf(process.env, process.pid)
   const { port } = await server.listen(fd === undefined ? { port: config.port, host: config.host } : { fd })
   const url = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${port}/`
-  if (receives) stack.use(await listenForReleases(owner, repository, config, news))
+  if (receives) stack.use(await listenForReleases(owner, repository, config, warmer))
   stack.use(await serveControl(controlSocketOf(config, tmpdir()), ownerMethods(owner, url, startedAtMs)))
 
-  const keeping =
-    config.upstream.length > 0 ? keepFilled(owner, config, news, log, stop.signal) : Promise.resolve()
+  const keeping = config.upstream.length > 0 ? keepWarm(warmer, log, stop.signal) : Promise.resolve()
   stack.defer(async () => {
     stop.abort(new Error('the node stops'))
     await keeping
@@ -86,6 +95,11 @@ export async function startNode(
     fill: options => owner.fill({}, options),
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   }
+}
+
+async function openRenditions(config: NodeConfig, stack: AsyncDisposableStack): Promise<Renditions> {
+  const renderer = stack.use(new Renderer())
+  return await Renditions.open({ folder: config.data, bytesMax: RENDITION_BYTES_MAX, renderer })
 }
 
 /** Blocks that the store has; a raw block is an item, whose denial and media type its catalog knows. */
@@ -116,57 +130,22 @@ function gatewayParts({ store, library }: Owner): GatewayParts {
   }
 }
 
-/** Looks for news now and then, and when told that there are some. A failure is logged and passes. */
-async function keepFilled(
-  owner: Owner,
-  config: NodeConfig,
-  news: News,
-  log: Logger,
-  signal: AbortSignal,
-): Promise<void> {
-  const usualMs = config.refreshSeconds * 1000
-  let waitMs = usualMs
-  while (!signal.aborted) {
-    await news.wait(waitMs, signal)
-    if (signal.aborted) return
-    try {
-      for await (const event of owner.fill({}, { signal })) logEvent(log, event)
-      waitMs = usualMs
-    } catch (error) {
-      if (signal.aborted) return
-      waitMs = waitMs === usualMs ? Math.min(RETRY_MS_MIN, usualMs) : Math.min(usualMs, waitMs * 2)
-      if (isEdgeError(error)) log.warn({ code: error.code, againInSeconds: waitMs / 1000 }, error.message)
-      else log.error({ err: error }, 'a fill failed')
-    }
+/** Nobody waits for it: it ends when its signal aborts, whatever happens meanwhile. */
+async function keepWarm(warmer: Warmer, log: Logger, signal: AbortSignal): Promise<void> {
+  try {
+    for await (const event of warmer.run({ signal })) logEvent(log, event)
+  } catch (error) {
+    if (!signal.aborted) log.error({ err: error }, 'warming ended')
   }
 }
 
-function logEvent(log: Logger, event: FillEvent): void {
+function logEvent(log: Logger, event: WarmerEvent): void {
   const { type } = event
-  if (type === 'activated')
-    log.info({ dataset: event.dataset, revision: event.revision }, 'a new release is served')
+  if (type === 'activated') log.info(event, 'a new release is served')
   else if (type === 'failed' || type === 'fallback') log.warn(event, `fill: ${event.message}`)
+  else if (type === 'waiting' || type === 'window-closed') log.info(event, event.message)
+  else if (type === 'window-opened' || type === 'shedding') log.debug(event, type)
   else if (type === 'done' && event.contentBytes > 0) log.info(event, 'filled')
-}
-
-/** Something to wait for, with a bound. */
-class News {
-  #arrived = Promise.withResolvers<void>()
-
-  tell(): void {
-    this.#arrived.resolve()
-  }
-
-  async wait(ms: number, signal: AbortSignal): Promise<void> {
-    const ended = new AbortController()
-    const either = AbortSignal.any([signal, ended.signal])
-    await Promise.race([
-      this.#arrived.promise,
-      sleep(ms, undefined, { signal: either }).catch(() => undefined),
-    ])
-    ended.abort()
-    this.#arrived = Promise.withResolvers()
-  }
 }
 
 /** The listener for publishers, apart from the one for readers. */
@@ -174,7 +153,7 @@ async function listenForReleases(
   owner: Owner,
   repository: string,
   config: NodeConfig,
-  news: News,
+  warmer: Warmer,
 ): Promise<AsyncDisposable> {
   const pinnedRoot = config.root ? await readFile(config.root) : owner.trust.record.accepted?.roots[0]
   const route = publishReceiver({
@@ -183,7 +162,7 @@ async function listenForReleases(
     ...(pinnedRoot && { pinnedRoot }),
     limits: { fileBytesMax: UPLOAD_BYTES_MAX, reserveBytes: config.reserveBytes },
     now: Date.now,
-    onRelease: () => news.tell(),
+    onRelease: () => warmer.wake(),
   })
   const server = createServer((req, res) => {
     Promise.resolve()

@@ -9,16 +9,18 @@ import { EdgeError } from '../manifests/errors.ts'
 import { initialState } from '../manifests/tuf/accepted-state.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import { openBullQueue } from '../warmers/bull-queue.ts'
-import { openFileUpstream } from '../warmers/file-upstream.ts'
+import { type Demand, openDemand } from '../warmers/demand.ts'
+import type { FillLimits } from '../warmers/fill-limits.ts'
 import { type FillEvent, type FillRequest, type FillTools, fillOnce, planOnce } from '../warmers/fill-once.ts'
-import { openHttpUpstream } from '../warmers/http-upstream.ts'
 import { type Ledger, openLedger } from '../warmers/ledger.ts'
+import { type LinkSettings, parseLinks } from '../warmers/link-settings.ts'
 import { openLocalQueue } from '../warmers/local-queue.ts'
+import { type OpenLinks, openLinks } from '../warmers/open-links.ts'
 import type { PlanReport } from '../warmers/plan-report.ts'
 import { REQUEST_BYTES } from '../warmers/plan-fill.ts'
 import { openDigestCache } from '../warmers/sources.ts'
 import { openStagedRanges } from '../warmers/staged-ranges.ts'
-import type { Upstream, WireRecord } from '../warmers/upstream.ts'
+import type { Upstream } from '../warmers/upstream.ts'
 import type { NodeConfig } from './config.ts'
 import { openLibrary, type NodeLibrary } from './open-library.ts'
 import { openStore } from './store/open-store.ts'
@@ -26,7 +28,12 @@ import type { ContentStore } from './store/store.ts'
 import { openTrustStore, type TrustStore } from './trust-store.ts'
 
 export interface FillWish {
+  /** All when absent. */
   readonly datasets?: readonly string[] | undefined
+  /** Inside a contact window: its link's upstreams, its name, its budget. */
+  readonly upstreams?: readonly Upstream[]
+  readonly window?: string
+  readonly limits?: FillLimits
 }
 
 export interface Owner extends AsyncDisposable {
@@ -37,12 +44,16 @@ export interface Owner extends AsyncDisposable {
   readonly store: ContentStore
   readonly library: NodeLibrary
   readonly ledger: Ledger
-  readonly upstreams: readonly Upstream[]
+  readonly demand: Demand
+  readonly linkSettings: readonly LinkSettings[]
+  readonly links: OpenLinks
   readonly queue: FillTools['queue']
   plan(wish: FillWish, options: Abortable): Promise<PlanReport>
   /** One after the other: a second call begins when the first has ended, and finds little to do. */
   fill(wish: FillWish, options: Abortable): AsyncGenerator<FillEvent>
 }
+
+const DEMAND_FLUSH_MS = 60_000
 
 /**
  * @throws EdgeError `STORE_LOCKED` when a node runs on this folder, `STORE_READ_ONLY`,
@@ -61,15 +72,33 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
   )
   const trust = await openTrustStore(join(config.data, 'trust-v1'))
   await beginTrust(trust, config.root)
-  const library = stack.use(await openLibrary({ store, trust }))
   const ledger = stack.use(await openKeptLedger(join(config.data, 'ledger.db')))
-  const upstreams = config.upstream.map(url => stack.use(openUpstream(new URL(url), config, ledger)))
+  const demand = stack.use(openDemand(join(config.data, 'demand.db')))
+  const library = stack.use(
+    await openLibrary({
+      store,
+      trust,
+      onMiss: ({ dataset, path, publishedAtMs }) => demand.asked(dataset, path, publishedAtMs),
+    }),
+  )
+  const flushing = setInterval(() => demand.flush(), DEMAND_FLUSH_MS)
+  stack.defer(() => clearInterval(flushing))
+  const linkSettings = parseLinks(config.links)
+  const links = stack.use(
+    openLinks({
+      links: linkSettings,
+      urls: config.upstream.map(url => new URL(url)),
+      ledger,
+      connectionsMax: config.fetchConnections,
+    }),
+  )
   const nodeId = await nodeIdOf(config.data)
   const queue = stack.use(
     config.redisUrl ? openBullQueue({ redisUrl: config.redisUrl, prefix: nodeId }) : openLocalQueue(),
   )
   const tools: FillTools = {
-    upstreams,
+    upstreams: links.upstreams,
+    demand,
     trust,
     store,
     queue,
@@ -89,7 +118,9 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
     store,
     library,
     ledger,
-    upstreams,
+    demand,
+    linkSettings,
+    links,
     queue,
     plan: (wish, options) =>
       turns.take(() => planOnce({ ...requestOf(tools, wish, config), ...options }), options),
@@ -101,10 +132,17 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
 
 function requestOf(
   tools: FillTools,
-  { datasets }: FillWish,
+  { datasets, upstreams, window, limits }: FillWish,
   config: NodeConfig,
 ): Omit<FillRequest, 'signal'> {
-  return { ...tools, concurrency: config.fetchConnections, ...(datasets && { datasets }) }
+  return {
+    ...tools,
+    concurrency: config.fetchConnections,
+    ...(datasets && { datasets }),
+    ...(upstreams && { upstreams }),
+    ...(window !== undefined && { window }),
+    ...(limits && { limits }),
+  }
 }
 
 /** A root is taken once; from then on only its own successors count (I2). */
@@ -129,16 +167,6 @@ async function openKeptLedger(path: string): Promise<Ledger> {
     await rename(path, `${path}.damaged-${Date.now()}`).catch(() => undefined)
     return openLedger(path)
   }
-}
-
-function openUpstream(url: URL, config: NodeConfig, ledger: Ledger): Upstream {
-  const upstream: Upstream =
-    url.protocol === 'file:'
-      ? openFileUpstream(url, record => enter(record))
-      : openHttpUpstream(url, { onWire: record => enter(record), connectionsMax: config.fetchConnections })
-  const enter = (record: WireRecord) =>
-    ledger.add({ ...record, link: 'default', window: '', source: upstream.name })
-  return upstream
 }
 
 async function nodeIdOf(folder: string): Promise<string> {

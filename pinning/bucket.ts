@@ -58,7 +58,8 @@ export class Bucket {
         : await this.#client.getObject(this.#name, key)
       for await (const piece of object) pieces.push(piece as Buffer)
       const bytes = Buffer.concat(pieces)
-      if (range && bytes.length > range.length) throw new EdgeError('UPSTREAM_LIED', `s3 ignored a range of ${key}`)
+      if (range && bytes.length > range.length)
+        throw new EdgeError('UPSTREAM_LIED', `s3 ignored a range of ${key}`)
       return bytes
     }
     try {
@@ -83,10 +84,15 @@ export class Bucket {
   async writeNew(key: string, bytes: Uint8Array, { signal }: Abortable): Promise<void> {
     const body = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
     try {
-      await this.#within(signal, this.#client.putObject(this.#name, key, body, body.length, { 'If-None-Match': '*' }))
+      await this.#within(
+        signal,
+        this.#client.putObject(this.#name, key, body, body.length, { 'If-None-Match': '*' }),
+      )
     } catch (cause) {
       if (!(cause instanceof EdgeError) || codeOf(cause.cause) !== 'PreconditionFailed') throw cause
-      throw new EdgeError('PUBLISH_CONFLICT', `${key} exists already: another release came in between`, { cause })
+      throw new EdgeError('PUBLISH_CONFLICT', `${key} exists already: another release came in between`, {
+        cause,
+      })
     }
   }
 
@@ -123,14 +129,17 @@ export class Bucket {
   async #within<T>(signal: AbortSignal, call: Promise<T>): Promise<T> {
     const late = AbortSignal.any([signal, AbortSignal.timeout(this.#callMs)])
     const { promise, reject } = Promise.withResolvers<never>()
-    const onLate = () => reject(new EdgeError('PIN_TARGET_DOWN', `s3 did not answer within ${this.#callMs} ms`))
+    const onLate = () =>
+      reject(new EdgeError('PIN_TARGET_DOWN', `s3 did not answer within ${this.#callMs} ms`))
     late.addEventListener('abort', onLate, { once: true })
     try {
       return await Promise.race([call, promise])
     } catch (cause) {
       signal.throwIfAborted()
       if (isAbsent(cause) || cause instanceof EdgeError) throw cause
-      throw new EdgeError('PIN_TARGET_DOWN', `s3 failed: ${cause instanceof Error ? cause.message : cause}`, { cause })
+      throw new EdgeError('PIN_TARGET_DOWN', `s3 failed: ${cause instanceof Error ? cause.message : cause}`, {
+        cause,
+      })
     } finally {
       late.removeEventListener('abort', onLate)
       call.catch(() => {}) // lost the race: its failure has been reported already

@@ -37,7 +37,8 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
       const outcomes = new Map<Cid, PinOutcome>()
       let left = items
       while (left.length > 0) {
-        for (const outcome of await importBatch(client, left, importMs, options)) outcomes.set(outcome.root, outcome)
+        for (const outcome of await importBatch(client, left, importMs, options))
+          outcomes.set(outcome.root, outcome)
         const before = left.length
         left = left.filter(({ root }) => !outcomes.has(root))
         if (left.length === before) throw down(new Error('it confirmed no pin'))
@@ -77,7 +78,8 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
           for (const { cid } of parseNode(block.bytes).links) if (!seen.has(cid)) missing.add(cid)
         }
       }
-      if (missing.size > 0) throw new EdgeError('CHUNK_ABSENT', `Kubo lacks ${missing.size} blocks of ${root}`)
+      if (missing.size > 0)
+        throw new EdgeError('CHUNK_ABSENT', `Kubo lacks ${missing.size} blocks of ${root}`)
       return { bytesRead }
     },
 
@@ -121,7 +123,9 @@ async function importBatch(
   const outcomes: PinOutcome[] = []
   try {
     const answers = client.dag.import([archive], { pinRoots: true, signal: within(signal, importMs) })
-    for await (const { root: { cid, pinErrorMsg } } of answers) {
+    for await (const {
+      root: { cid, pinErrorMsg },
+    } of answers) {
       const root = parseCid(cid.toString())
       outcomes.push(pinErrorMsg ? { root, error: new Error(pinErrorMsg) } : { root })
     }

@@ -22,7 +22,13 @@ export interface PinRecord extends Disposable {
   put(rows: Iterable<PinRow>): void
   forget(target: string, roots: Iterable<Cid>): void
   /** Counts and bytes by target and status. */
-  summary(): readonly { target: string; status: PinStatus; pins: number; bytes: number; provedAtMs: number | null }[]
+  summary(): readonly {
+    target: string
+    status: PinStatus
+    pins: number
+    bytes: number
+    provedAtMs: number | null
+  }[]
 }
 
 export function openPinRecord(path: string): PinRecord {

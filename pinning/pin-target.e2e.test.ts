@@ -88,7 +88,9 @@ describe.runIf(haveServer('ipfs'))('Kubo', () => {
     kubo.process.kill('SIGSTOP')
     try {
       await expect(target.roomBytes({ signal })).rejects.toMatchObject({ code: 'PIN_TARGET_DOWN' })
-      await expect(Array.fromAsync(target.list({ signal }))).rejects.toMatchObject({ code: 'PIN_TARGET_DOWN' })
+      await expect(Array.fromAsync(target.list({ signal }))).rejects.toMatchObject({
+        code: 'PIN_TARGET_DOWN',
+      })
     } finally {
       kubo.process.kill('SIGCONT')
     }

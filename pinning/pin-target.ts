@@ -37,7 +37,10 @@ export interface PinTarget {
    * To heal from; *not* verified: whoever heals verifies. Undefined when it is not there.
    * @throws EdgeError `PIN_TARGET_DOWN`
    */
-  fetchExtent(extent: Pick<ExtentRef, 'cid' | 'sizeBytes'>, options: Abortable): Promise<Uint8Array | undefined>
+  fetchExtent(
+    extent: Pick<ExtentRef, 'cid' | 'sizeBytes'>,
+    options: Abortable,
+  ): Promise<Uint8Array | undefined>
   fetchNode(cid: Cid, options: Abortable): Promise<Uint8Array | undefined>
 }
 

@@ -41,7 +41,12 @@ it('nothing is left to do once the target keeps what is wished and nothing else'
   const known = new Map<Cid, KnownPin>(
     roots.map(root => [root, { root, status: 'pinned', attempts: 0, retryAtMs: 0 }]),
   )
-  expect(planPins(wishes, new Set(roots), known, 0)).toMatchObject({ pin: [], unpin: [], lost: [], waiting: [] })
+  expect(planPins(wishes, new Set(roots), known, 0)).toMatchObject({
+    pin: [],
+    unpin: [],
+    lost: [],
+    waiting: [],
+  })
 })
 
 it('backs off to half a minute and no further', () => {

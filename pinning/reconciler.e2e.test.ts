@@ -31,7 +31,9 @@ describe.runIf(haveServer('ipfs'))('reconciling with Kubo', () => {
   beforeAll(async () => {
     kubo = await startKubo()
     target = await openKuboTarget({ apiUrl: kubo.url, callMs: 5000, importMs: 60_000 })
-    items = await Promise.all(Array.from({ length: 600 }, (_, n) => memoryItem(Buffer.alloc(50 + n, `item ${n} `))))
+    items = await Promise.all(
+      Array.from({ length: 600 }, (_, n) => memoryItem(Buffer.alloc(50 + n, `item ${n} `))),
+    )
   }, 60_000)
   afterAll(() => kubo?.[Symbol.asyncDispose]())
   beforeEach(async () => {
@@ -68,8 +70,14 @@ describe.runIf(haveServer('ipfs'))('reconciling with Kubo', () => {
   })
 
   it('tries a failed pin again after its back-off, without holding up the others', async () => {
-    const broken: MemoryItem = { ...(items[0] as MemoryItem), readExtent: () => Promise.reject(new Error('bad disk')) }
-    const failing: PinSource = { ...source, item: root => (root === broken.root ? broken : source.item(root)) }
+    const broken: MemoryItem = {
+      ...(items[0] as MemoryItem),
+      readExtent: () => Promise.reject(new Error('bad disk')),
+    }
+    const failing: PinSource = {
+      ...source,
+      item: root => (root === broken.root ? broken : source.item(root)),
+    }
     const failingRound = () => reconcile({ target, source: failing, record, nowMs: () => nowMs }, { signal })
     wishes = items.slice(0, 5)
     expect(await failingRound()).toMatchObject({ failed: 1, pinned: 4 })
@@ -91,7 +99,10 @@ describe.runIf(haveServer('ipfs'))('reconciling with Kubo', () => {
       },
     }
     const refused = reconcile({ target: small, source, record, nowMs: () => nowMs }, { signal })
-    await expect(refused).rejects.toMatchObject({ code: 'PIN_REFUSED', message: expect.stringMatching(/41 bytes short/) })
+    await expect(refused).rejects.toMatchObject({
+      code: 'PIN_REFUSED',
+      message: expect.stringMatching(/41 bytes short/),
+    })
     expect(moved).toEqual([])
   })
 

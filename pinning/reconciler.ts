@@ -43,7 +43,13 @@ const BATCH_BYTES = 64 * 1024 * 1024
  * @throws EdgeError `PIN_TARGET_DOWN`; `PIN_REFUSED` with the shortfall, before anything moves.
  */
 export async function reconcile(
-  { target, source, record, nowMs, onProgress }: {
+  {
+    target,
+    source,
+    record,
+    nowMs,
+    onProgress,
+  }: {
     readonly target: PinTarget
     readonly source: PinSource
     readonly record: PinRecord
@@ -67,7 +73,10 @@ export async function reconcile(
 
   const short = shortfallBytes(plan.pin, plan.pin.length > 0 ? await target.roomBytes(options) : undefined)
   if (short > 0) {
-    throw new EdgeError('PIN_REFUSED', `${target.name} is ${short} bytes short of room for ${plan.pin.length} pins`)
+    throw new EdgeError(
+      'PIN_REFUSED',
+      `${target.name} is ${short} bytes short of room for ${plan.pin.length} pins`,
+    )
   }
   record.put(plan.kept.map(pin => rowOf(pin, 'pinned')))
   const lost = new Set(plan.lost)
@@ -84,7 +93,11 @@ export async function reconcile(
     const wishOf = new Map(batch.map(pin => [pin.root, pin]))
     record.put(items.map(item => rowOf(wishOf.get(item.root) as WantedPin, 'pinning')))
     const outcomes = items.length > 0 ? await target.pin(items, options) : []
-    record.put(outcomes.map(({ root, error }) => rowOf(wishOf.get(root) as WantedPin, error ? 'failed' : 'pinned', error?.message)))
+    record.put(
+      outcomes.map(({ root, error }) =>
+        rowOf(wishOf.get(root) as WantedPin, error ? 'failed' : 'pinned', error?.message),
+      ),
+    )
     for (const { root, error } of outcomes) {
       if (error) failed++
       else {

@@ -60,7 +60,9 @@ describe.runIf(haveServer('minio'))('a repository in a bucket', () => {
   it('gives ranges, sizes and lists, and says what is not there', async () => {
     const storage = await open()
     await storage.write('packs/x', Buffer.from('0123456789'))
-    expect(Buffer.from((await storage.read('packs/x', { offset: 3, length: 4 })) ?? []).toString()).toBe('3456')
+    expect(Buffer.from((await storage.read('packs/x', { offset: 3, length: 4 })) ?? []).toString()).toBe(
+      '3456',
+    )
     expect(await storage.size('packs/x')).toBe(10)
     expect(await storage.list('packs/')).toContain('packs/x')
     await storage.remove('packs/x')

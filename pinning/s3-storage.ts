@@ -41,7 +41,8 @@ export async function openS3Storage(options: S3StorageOptions): Promise<Reposito
 
     add: (pathOf, pieces) =>
       spool.add(pathOf, pieces, async ({ path, file, sizeBytes }) => {
-        if ((await bucket.sizeOf(path, { signal })) !== sizeBytes) await bucket.write(path, await readFile(file), { signal })
+        if ((await bucket.sizeOf(path, { signal })) !== sizeBytes)
+          await bucket.write(path, await readFile(file), { signal })
       }),
 
     async list(prefix) {
@@ -78,5 +79,8 @@ function untilOf(lock: Uint8Array): number {
 }
 
 function busy(): EdgeError {
-  return new EdgeError('PUBLISH_CONFLICT', 'somebody else is publishing into this bucket: try again when that has ended')
+  return new EdgeError(
+    'PUBLISH_CONFLICT',
+    'somebody else is publishing into this bucket: try again when that has ended',
+  )
 }

@@ -59,7 +59,10 @@ export async function openS3Target(options: S3Options, { signal }: Abortable): P
         for (const cid of other?.nodes ?? []) needed.add(NODES + cid)
       }
       const keys = [...gone.extents.map(({ cid }) => EXTENTS + cid), ...gone.nodes.map(cid => NODES + cid)]
-      await bucket.remove(keys.filter(key => !needed.has(key)), options)
+      await bucket.remove(
+        keys.filter(key => !needed.has(key)),
+        options,
+      )
     },
 
     async *list(options) {
@@ -70,7 +73,9 @@ export async function openS3Target(options: S3Options, { signal }: Abortable): P
       if (!(await bucket.read(`${PINS}${root}`, options))) {
         throw new EdgeError('CHUNK_ABSENT', `S3 has no marker for ${root}`)
       }
-      const sizes = await Promise.all(extents.map(extent => limit(() => proveExtent(bucket, extent, options))))
+      const sizes = await Promise.all(
+        extents.map(extent => limit(() => proveExtent(bucket, extent, options))),
+      )
       return { bytesRead: sizes.reduce((sum, size) => sum + size, 0) }
     },
 
@@ -107,12 +112,14 @@ async function proveExtent(bucket: Bucket, { cid }: ExtentRef, options: Abortabl
   const content = await bucket.read(EXTENTS + cid, options)
   if (!content) throw new EdgeError('CHUNK_ABSENT', `S3 lacks extent ${cid}`)
   if (codecOf(cid) === 'raw') {
-    if (sha256Of(content) !== digestOf(cid)) throw new EdgeError('CHUNK_CORRUPT', `S3 has other bytes for ${cid}`)
+    if (sha256Of(content) !== digestOf(cid))
+      throw new EdgeError('CHUNK_CORRUPT', `S3 has other bytes for ${cid}`)
     return content.length
   }
   const node = await bucket.read(NODES + cid, options)
   if (!node) throw new EdgeError('CHUNK_ABSENT', `S3 lacks node ${cid}`)
-  if (sha256Of(node) !== digestOf(cid)) throw new EdgeError('CHUNK_CORRUPT', `S3 has other bytes for node ${cid}`)
+  if (sha256Of(node) !== digestOf(cid))
+    throw new EdgeError('CHUNK_CORRUPT', `S3 has other bytes for node ${cid}`)
   let from = 0
   for (const { cid: chunk, sizeBytes } of parseNode(node).links) {
     if (sha256Of(content.subarray(from, from + sizeBytes)) !== digestOf(chunk)) {

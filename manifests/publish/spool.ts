@@ -44,7 +44,10 @@ export class Spool {
   }
 
   /** Undefined when the file is not kept here. */
-  async read(path: string, range?: { readonly offset: number; readonly length: number }): Promise<Buffer | undefined> {
+  async read(
+    path: string,
+    range?: { readonly offset: number; readonly length: number },
+  ): Promise<Buffer | undefined> {
     const place = this.#placeOf(path)
     const sizeBytes = await stat(place).then(
       ({ size }) => size,
@@ -67,7 +70,10 @@ export class Spool {
   }
 }
 
-async function writeDraft(draft: string, pieces: AsyncIterable<Uint8Array>): Promise<{ sha256: Sha256; sizeBytes: number }> {
+async function writeDraft(
+  draft: string,
+  pieces: AsyncIterable<Uint8Array>,
+): Promise<{ sha256: Sha256; sizeBytes: number }> {
   const hash = openSha256()
   let sizeBytes = 0
   await using file = await open(draft, 'wx')

@@ -39,7 +39,9 @@ export async function memoryItem(bytes: Uint8Array): Promise<MemoryItem> {
     root: dag.root,
     bytes,
     sizeBytes: bytes.length,
-    extents: cuts.map(({ extent: { cid, sizeBytes, dagBytes } }): ExtentRef => ({ cid, sizeBytes, dagBytes })),
+    extents: cuts.map(
+      ({ extent: { cid, sizeBytes, dagBytes } }): ExtentRef => ({ cid, sizeBytes, dagBytes }),
+    ),
     blocks,
     async *nodes() {
       yield* nodes

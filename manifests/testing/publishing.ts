@@ -23,7 +23,11 @@ export function testKeys(): TestKeys {
 }
 
 /** @returns the trusted root's bytes. */
-export async function testRepository(storage: RepositoryStorage, keys: TestKeys, now: Date): Promise<Uint8Array> {
+export async function testRepository(
+  storage: RepositoryStorage,
+  keys: TestKeys,
+  now: Date,
+): Promise<Uint8Array> {
   const context = { storage, keys: Object.values(keys) as SigningKey[], now }
   const only = (key: SigningKey) => ({ keys: [key], threshold: 1 })
   const { root, targets, snapshot, timestamp } = keys
@@ -48,7 +52,10 @@ export async function publishTest(
   return await publishRelease({ ...release, repository: storage, signer: releaseSigner({ keys }) })
 }
 
-export async function writeFiles(folder: string, files: Readonly<Record<string, Uint8Array | string>>): Promise<void> {
+export async function writeFiles(
+  folder: string,
+  files: Readonly<Record<string, Uint8Array | string>>,
+): Promise<void> {
   for (const [path, bytes] of Object.entries(files)) {
     await mkdir(dirname(join(folder, path)), { recursive: true })
     await writeFile(join(folder, path), bytes)

@@ -26,7 +26,8 @@ function textOf({ item, extents, events, fetched }: ExplainReport): string {
   const lines: string[] = []
   if (item) {
     const { dataset, path, revision, size, sha256, cid, present, expected, pinned } = item
-    const state = present === expected ? 'here' : present === 0 ? 'not here' : `${formatByteSize(present)} of it here`
+    const state =
+      present === expected ? 'here' : present === 0 ? 'not here' : `${formatByteSize(present)} of it here`
     lines.push(
       `${dataset}/${path}, release ${revision}: ${formatByteSize(size)}, ${state}${pinned ? ', pinned' : ''}`,
       `SHA-256 ${sha256}`,
@@ -49,7 +50,10 @@ function textOf({ item, extents, events, fetched }: ExplainReport): string {
     lines.push(`${new Date(atMs).toISOString()}  ${what} ${subject}: ${why}`)
   }
   if (fetched.length > 0) {
-    lines.push('', `The dataset cost ${fetched.map(({ key, bytesDown }) => `${formatByteSize(bytesDown)} ${key}`).join(', ')}`)
+    lines.push(
+      '',
+      `The dataset cost ${fetched.map(({ key, bytesDown }) => `${formatByteSize(bytesDown)} ${key}`).join(', ')}`,
+    )
   }
   return lines.join('\n')
 }

@@ -16,7 +16,8 @@ interface FillFlags extends OwnerFlags {
 
 export function fillCommand(): Command {
   return newCommand('fill', {
-    summary: 'Fill now: ask for news, fetch what is missing, serve it. May be cut at any time; what arrived is kept.',
+    summary:
+      'Fill now: ask for news, fetch what is missing, serve it. May be cut at any time; what arrived is kept.',
     examples: [
       ['tower fill --once', 'all datasets'],
       ['tower fill --once --json', 'one line at the end: wireBytes, contentBytes, complete'],
@@ -61,6 +62,7 @@ export function showEvent(progress: Progress, what: string, event: FillEvent): v
   } else if (event.type === 'retry' || event.type === 'failed' || event.type === 'fallback') {
     progress.note(`${event.dataset}: ${event.message}`)
   } else if (event.type === 'refreshed') {
-    for (const { what: about, code, message } of event.problems) progress.note(`${about}: ${code}: ${message}`)
+    for (const { what: about, code, message } of event.problems)
+      progress.note(`${about}: ${code}: ${message}`)
   }
 }

@@ -33,7 +33,10 @@ export async function* callOwner(
   } catch (error) {
     if (answered || !isEdgeError(error, 'NOT_READY')) throw error
   }
-  const [{ openOwner }, { ownerMethods }] = await Promise.all([import('../owner.ts'), import('./owner-methods.ts')])
+  const [{ openOwner }, { ownerMethods }] = await Promise.all([
+    import('../owner.ts'),
+    import('./owner-methods.ts'),
+  ])
   await using owner = await openOwner(config)
   const methods = ownerMethods(owner, undefined, Date.now())
   const own = methods[method]
@@ -42,7 +45,12 @@ export async function* callOwner(
 }
 
 /** For methods that answer one value. */
-export async function askOwner<T>(flags: OwnerFlags, method: string, params: unknown, options: Abortable): Promise<T> {
+export async function askOwner<T>(
+  flags: OwnerFlags,
+  method: string,
+  params: unknown,
+  options: Abortable,
+): Promise<T> {
   for await (const value of callOwner(flags, method, params, options)) return value as T
   throw new Error(`${method} answered nothing`)
 }

@@ -15,6 +15,7 @@ import type { DatasetView, ItemView, OpenItem } from '../library.ts'
 import { extentsUnder } from '../dag-walk.ts'
 import type { Owner } from '../owner.ts'
 import type { StoreEvent, StoreUsage } from '../store/store.ts'
+import type { LinkState } from '../../warmers/links.ts'
 
 const FillParams = z.strictObject({ datasets: z.array(z.string()).optional() }).nullable()
 const ExplainParams = z.strictObject({ item: z.string() })
@@ -31,8 +32,14 @@ export interface StatusReport {
   readonly datasets: readonly DatasetView[]
   readonly trust: TrustReport
   readonly queue: { readonly name: string; readonly connected: boolean }
-  readonly wire: readonly { readonly reason: string; readonly bytesDown: number; readonly bytesUp: number; readonly requests: number }[]
+  readonly wire: readonly {
+    readonly reason: string
+    readonly bytesDown: number
+    readonly bytesUp: number
+    readonly requests: number
+  }[]
   readonly upstreams: readonly string[]
+  readonly links: readonly LinkState[]
   readonly events: readonly StoreEvent[]
 }
 
@@ -62,7 +69,9 @@ export interface ExplainReport {
 /** The socket of the node that owns this data folder. Socket paths are short: a long one moves to /tmp. */
 export function controlSocketOf({ data }: Pick<NodeConfig, 'data'>, temporaryFolder: string): string {
   const path = join(data, 'control.sock')
-  return Buffer.byteLength(path) <= 100 ? path : join(temporaryFolder, `tower-${sha256Of(data).slice(0, 24)}.sock`)
+  return Buffer.byteLength(path) <= 100
+    ? path
+    : join(temporaryFolder, `tower-${sha256Of(data).slice(0, 24)}.sock`)
 }
 
 /** @param url where the node serves; undefined when nothing is served. */
@@ -87,7 +96,7 @@ export function ownerMethods(owner: Owner, url: string | undefined, startedAtMs:
 }
 
 export function statusOf(owner: Owner, url: string | undefined, startedAtMs: number): StatusReport {
-  const { store, library, queue, ledger, upstreams, nodeId } = owner
+  const { store, library, queue, ledger, links, nodeId } = owner
   return {
     host: hostname(),
     node: nodeId,
@@ -98,8 +107,11 @@ export function statusOf(owner: Owner, url: string | undefined, startedAtMs: num
     datasets: library.datasets(),
     trust: trustReportOf(owner),
     queue: { name: queue.name, connected: !('connected' in queue) || queue.connected === true },
-    wire: ledger.totalsBy('reason').map(({ key, bytesDown, bytesUp, requests }) => ({ reason: key, bytesDown, bytesUp, requests })),
-    upstreams: upstreams.map(({ name }) => name),
+    wire: ledger
+      .totalsBy('reason')
+      .map(({ key, bytesDown, bytesUp, requests }) => ({ reason: key, bytesDown, bytesUp, requests })),
+    upstreams: links.upstreams.map(({ name }) => name),
+    links: links.states(),
     events: store.events(20),
   }
 }

@@ -15,7 +15,10 @@ export function planCommand(): Command {
     summary: 'What a fill would bring, and its exact bytes on the wire. Fetches nothing big.',
     examples: [
       ['tower plan', 'all datasets'],
-      ['tower plan --dataset health/guide --json', 'one of them, for a program: wireBytes is down and up together'],
+      [
+        'tower plan --dataset health/guide --json',
+        'one of them, for a program: wireBytes is down and up together',
+      ],
     ],
   })
     .option('--dataset <name>', 'only this one; repeatable', collect, [])
@@ -40,11 +43,14 @@ function textOf({ datasets, wire, contentBytes, refresh }: PlanReport): string {
       formatByteSize(wire.down + wire.up),
       `${wire.requests} requests`,
       [
-        ...Object.entries(byReason).flatMap(([reason, { down }]) => (down > 0 ? [`${formatByteSize(down)} as ${reason}`] : [])),
+        ...Object.entries(byReason).flatMap(([reason, { down }]) =>
+          down > 0 ? [`${formatByteSize(down)} as ${reason}`] : [],
+        ),
         ...(unobtainable > 0 ? [`${unobtainable} extents that no source has`] : []),
       ].join(', '),
     ])
-  if (rows.length === 0) return `Nothing is missing. Asking for news takes ${formatByteSize(refresh.down + refresh.up)}.`
+  if (rows.length === 0)
+    return `Nothing is missing. Asking for news takes ${formatByteSize(refresh.down + refresh.up)}.`
   const total = `${formatByteSize(contentBytes)} of content by ${formatByteSize(wire.down + wire.up)} on the wire (${wire.down + wire.up} bytes)`
   return `${tableOf([['DATASET', 'TO', 'CONTENT', 'WIRE', '', 'HOW'], ...rows])}\n\n${total}`
 }

@@ -14,10 +14,14 @@ interface ServeFlags {
 
 export function serveCommand(): Command {
   return newCommand('serve', {
-    summary: 'The node: serves over HTTP, and fills from its upstreams. Logs to stderr; SIGTERM drains and stops it.',
+    summary:
+      'The node: serves over HTTP, and fills from its upstreams. Logs to stderr; SIGTERM drains and stops it.',
     examples: [
       ['TOWER_ROOT=root.json TOWER_UPSTREAM=https://origin.example/ tower serve', 'a tower'],
-      ['TOWER_ROOT=root.json TOWER_ADMIN=8081 tower serve', 'takes releases: tower publish … --to http://…:8081/'],
+      [
+        'TOWER_ROOT=root.json TOWER_ADMIN=8081 tower serve',
+        'takes releases: tower publish … --to http://…:8081/',
+      ],
     ],
   })
     .option('--port <port>', 'instead of TOWER_PORT')

@@ -29,7 +29,9 @@ function textOf(report: StatusReport): string {
     `${items} items`,
     `${formatByteSize(present)} of ${formatByteSize(expected)}`,
     freshness.fresh ? 'fresh' : 'not confirmed of late',
-    next ? `release ${next.revision} under way: ${formatByteSize(next.present)} of ${formatByteSize(next.expected)}` : '',
+    next
+      ? `release ${next.revision} under way: ${formatByteSize(next.present)} of ${formatByteSize(next.expected)}`
+      : '',
   ])
   const free = `${formatByteSize(store.freeBytes)} free`
   const lines = [
@@ -41,7 +43,9 @@ function textOf(report: StatusReport): string {
     rows.length > 0 ? tableOf(rows) : 'No dataset is here yet: tower fill --once',
   ]
   if (wire.length > 0) {
-    const spent = wire.map(({ reason, bytesDown, bytesUp }) => `${formatByteSize(bytesDown + bytesUp)} ${reason}`)
+    const spent = wire.map(
+      ({ reason, bytesDown, bytesUp }) => `${formatByteSize(bytesDown + bytesUp)} ${reason}`,
+    )
     lines.push('', `On the wire so far: ${spent.join(', ')}`)
   }
   return lines.join('\n')

@@ -31,14 +31,20 @@ async function verify(flags: VerifyFlags): Promise<void> {
   let last: VerifyProgress = { extents: 0, extentsTotal: 0, bytes: 0, damaged: 0, healed: 0 }
   for await (const value of callOwner(flags, 'verify', { heal: flags.heal ?? false }, options)) {
     last = value as VerifyProgress
-    progress.show({ label: 'verify', doneBytes: last.bytes, detail: `${last.extents} of ${last.extentsTotal}` })
+    progress.show({
+      label: 'verify',
+      doneBytes: last.bytes,
+      detail: `${last.extents} of ${last.extentsTotal}`,
+    })
     const { last: extent } = last
     if (extent?.finding) progress.note(`${extent.cid}: ${extent.finding}${extent.healed ? ', healed' : ''}`)
   }
   progress[Symbol.dispose]()
   const { extents, bytes, damaged, healed } = last
-  answer(flags.json, { extents, bytes, damaged, healed }, () =>
-    `${extents} extents, ${formatByteSize(bytes)} proven; ${damaged} damaged, ${healed} healed`,
+  answer(
+    flags.json,
+    { extents, bytes, damaged, healed },
+    () => `${extents} extents, ${formatByteSize(bytes)} proven; ${damaged} damaged, ${healed} healed`,
   )
   if (damaged > healed) process.exitCode = EXIT.failed
 }

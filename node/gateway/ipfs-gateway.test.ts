@@ -34,7 +34,13 @@ const get = (path: string, init: RequestInit = {}) => fetch(`${origin}/ipfs/${pa
 const bytesOf = async (response: Response) => Buffer.from(await response.arrayBuffer())
 const archiveOf = async (response: Response) => {
   const bytes = await bytesOf(response)
-  return await Array.fromAsync(blocksOfCar((async function* () { yield bytes })()))
+  return await Array.fromAsync(
+    blocksOfCar(
+      (async function* () {
+        yield bytes
+      })(),
+    ),
+  )
 }
 const offsets = () => {
   const leaves = new Map<Cid, number>()
@@ -70,8 +76,12 @@ describe('raw blocks', () => {
   })
 
   it('HEAD answers the same fields without a body, and If-None-Match with 304', async () => {
-    const [fromGet, fromHead] = [await get(`${item.root}?format=raw`), await get(`${item.root}?format=raw`, { method: 'HEAD' })]
-    const fields = (response: Response) => [...response.headers].filter(([name]) => !['date', 'connection', 'keep-alive'].includes(name))
+    const [fromGet, fromHead] = [
+      await get(`${item.root}?format=raw`),
+      await get(`${item.root}?format=raw`, { method: 'HEAD' }),
+    ]
+    const fields = (response: Response) =>
+      [...response.headers].filter(([name]) => !['date', 'connection', 'keep-alive'].includes(name))
     expect(fields(fromHead)).toEqual(fields(fromGet))
     await fromGet.body?.cancel()
     for (const tag of [`"${item.root}.raw"`, `W/"${item.root}.raw"`, '*', `"x", "${item.root}.raw"`]) {
@@ -88,8 +98,12 @@ describe('raw blocks', () => {
 
 describe('archives', () => {
   it('hold the whole tree, depth first, as the reference reader sees it', async () => {
-    const response = await get(item.root, { headers: { Accept: 'application/vnd.ipld.car; version=1; order=dfs; dups=n' } })
-    expect(response.headers.get('content-type')).toBe('application/vnd.ipld.car; version=1; order=dfs; dups=n')
+    const response = await get(item.root, {
+      headers: { Accept: 'application/vnd.ipld.car; version=1; order=dfs; dups=n' },
+    })
+    expect(response.headers.get('content-type')).toBe(
+      'application/vnd.ipld.car; version=1; order=dfs; dups=n',
+    )
     expect(response.headers.get('etag')).toMatch(/^W\//)
     const reader = await CarReader.fromBytes(await bytesOf(response))
     expect((await reader.getRoots()).map(String)).toEqual([item.root])
@@ -108,7 +122,9 @@ describe('archives', () => {
   it('hold the root alone, or the blocks of a range', async () => {
     const root = await archiveOf(await get(`${item.root}?format=car&dag-scope=block`))
     expect(root.map(({ cid }) => cid)).toEqual([item.root])
-    const part = await archiveOf(await get(`${item.root}?format=car&dag-scope=entity&entity-bytes=9000000:9300000`))
+    const part = await archiveOf(
+      await get(`${item.root}?format=car&dag-scope=entity&entity-bytes=9000000:9300000`),
+    )
     const leaves = part.filter(({ cid }) => codecOf(cid) === 'raw')
     expect(leaves.length).toBeGreaterThan(1)
     const at = offsets()

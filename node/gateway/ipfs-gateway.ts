@@ -36,7 +36,8 @@ export function ipfsGateway(parts: GatewayParts): Route {
         await answer(parts, req, res, { signal: left.signal })
       } catch (error) {
         if (left.signal.aborted) return
-        if (res.headersSent) res.destroy() // never ended short: the client must see that it is cut
+        if (res.headersSent)
+          res.destroy() // never ended short: the client must see that it is cut
         else sendProblem(res, problemOf(absentIsNotFound(error), req.url))
       }
     },
@@ -48,7 +49,12 @@ function absentIsNotFound(error: unknown): unknown {
   return isEdgeError(error, 'CHUNK_ABSENT') ? new EdgeError('NOT_FOUND', error.message) : error
 }
 
-async function answer(parts: GatewayParts, req: IncomingMessage, res: ServerResponse, options: Abortable): Promise<void> {
+async function answer(
+  parts: GatewayParts,
+  req: IncomingMessage,
+  res: ServerResponse,
+  options: Abortable,
+): Promise<void> {
   allowAnyOrigin(res)
   if (req.method === 'OPTIONS') return void res.writeHead(204, { Allow: 'GET, HEAD, OPTIONS' }).end()
   if (req.method !== 'GET' && req.method !== 'HEAD') {
@@ -59,7 +65,8 @@ async function answer(parts: GatewayParts, req: IncomingMessage, res: ServerResp
   if (url.split('?', 1)[0] === `/ipfs/${PROBE_CID}`) return probe(req, res)
 
   const asked = parseGatewayRequest(url, req.headers.accept)
-  if (parts.isDenied(asked.cid)) throw new EdgeError('ITEM_DENIED', `${asked.cid} was withdrawn by its publisher`)
+  if (parts.isDenied(asked.cid))
+    throw new EdgeError('ITEM_DENIED', `${asked.cid} was withdrawn by its publisher`)
   const etag = etagOf(asked)
   res.setHeader('Etag', etag)
   res.setHeader('Cache-Control', IMMUTABLE)
@@ -75,11 +82,22 @@ async function answer(parts: GatewayParts, req: IncomingMessage, res: ServerResp
 }
 
 function probe(req: IncomingMessage, res: ServerResponse): void {
-  res.writeHead(200, { 'Content-Type': RAW_TYPE, 'Content-Length': 0, 'Cache-Control': IMMUTABLE, Etag: `"${PROBE_CID}.raw"` })
+  res.writeHead(200, {
+    'Content-Type': RAW_TYPE,
+    'Content-Length': 0,
+    'Cache-Control': IMMUTABLE,
+    Etag: `"${PROBE_CID}.raw"`,
+  })
   res.end(req.method === 'HEAD' ? undefined : Buffer.alloc(0))
 }
 
-async function answerRaw(parts: GatewayParts, { cid, filename }: GatewayRequest, req: IncomingMessage, res: ServerResponse, options: Abortable): Promise<void> {
+async function answerRaw(
+  parts: GatewayParts,
+  { cid, filename }: GatewayRequest,
+  req: IncomingMessage,
+  res: ServerResponse,
+  options: Abortable,
+): Promise<void> {
   const bytes = await parts.blocks.block(cid, options)
   if (!bytes) throw new EdgeError('NOT_FOUND', `block ${cid} is not here`)
   res.writeHead(200, {
@@ -90,7 +108,13 @@ async function answerRaw(parts: GatewayParts, { cid, filename }: GatewayRequest,
   res.end(req.method === 'HEAD' ? undefined : bytes)
 }
 
-async function answerCar(parts: GatewayParts, asked: GatewayRequest, req: IncomingMessage, res: ServerResponse, options: Abortable): Promise<void> {
+async function answerCar(
+  parts: GatewayParts,
+  asked: GatewayRequest,
+  req: IncomingMessage,
+  res: ServerResponse,
+  options: Abortable,
+): Promise<void> {
   const { cid, scope, entityBytes, duplicates, filename } = asked
   await sizeOfRoot(parts.blocks, cid, options) // 404 before the head, not a cut body after it
   res.setHeader('Accept-Ranges', 'none')
@@ -103,7 +127,13 @@ async function answerCar(parts: GatewayParts, asked: GatewayRequest, req: Incomi
   await send(res, carOf([cid], walkBlocks(parts.blocks, cid, walk, options)), options)
 }
 
-async function answerFile(parts: GatewayParts, asked: GatewayRequest, req: IncomingMessage, res: ServerResponse, options: Abortable): Promise<void> {
+async function answerFile(
+  parts: GatewayParts,
+  asked: GatewayRequest,
+  req: IncomingMessage,
+  res: ServerResponse,
+  options: Abortable,
+): Promise<void> {
   const { cid, filename, download } = asked
   const { sizeBytes } = await sizeOfRoot(parts.blocks, cid, options)
   const range = rangeOf(req.headers.range, sizeBytes)
@@ -119,7 +149,14 @@ async function answerFile(parts: GatewayParts, asked: GatewayRequest, req: Incom
     'Content-Length': last - first + 1,
   })
   if (req.method === 'HEAD' || sizeBytes === 0) return void res.end()
-  await send(res, contentOf(walkBlocks(parts.blocks, cid, { range: { first, last }, once: false }, options), { first, last }), options)
+  await send(
+    res,
+    contentOf(walkBlocks(parts.blocks, cid, { range: { first, last }, once: false }, options), {
+      first,
+      last,
+    }),
+    options,
+  )
 }
 
 /** The bytes of the leaves that lie in `range`. */
@@ -133,7 +170,11 @@ async function* contentOf(
   }
 }
 
-async function send(res: ServerResponse, pieces: AsyncIterable<Uint8Array>, { signal }: Abortable): Promise<void> {
+async function send(
+  res: ServerResponse,
+  pieces: AsyncIterable<Uint8Array>,
+  { signal }: Abortable,
+): Promise<void> {
   for await (const piece of pieces) {
     if (!res.write(piece)) await once(res, 'drain', { signal })
   }

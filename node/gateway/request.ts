@@ -60,7 +60,9 @@ function formatOf(asked: string | null, acceptType: GatewayFormat): GatewayForma
 function acceptedType(accept = ''): { type: GatewayFormat; parameters: ReadonlyMap<string, string> } {
   for (const option of accept.split(',')) {
     const [type = '', ...rest] = option.split(';').map(part => part.trim())
-    const parameters = new Map(rest.map(part => part.split('=', 2).map(text => text.trim()) as [string, string]))
+    const parameters = new Map(
+      rest.map(part => part.split('=', 2).map(text => text.trim()) as [string, string]),
+    )
     if (type === RAW_TYPE) return { type: 'raw', parameters }
     if (type !== CAR_TYPE) continue
     const version = parameters.get('version') ?? '1'

@@ -69,7 +69,11 @@ export function httpStorage(options: HttpStorageOptions): RepositoryStorage {
 
 class PublishClient {
   readonly #options: HttpStorageOptions
-  readonly #agent = new Agent({ connectTimeout: CONNECT_MS, headersTimeout: HEADERS_MS, bodyTimeout: HEADERS_MS })
+  readonly #agent = new Agent({
+    connectTimeout: CONNECT_MS,
+    headersTimeout: HEADERS_MS,
+    bodyTimeout: HEADERS_MS,
+  })
   #session: string | undefined
 
   constructor(options: HttpStorageOptions) {
@@ -93,7 +97,9 @@ class PublishClient {
         signer: { algorithm: 'ed25519', sign: data => Buffer.from(key.sign(data), 'hex') },
       },
     )
-    const answer = await this.#call('POST', SESSION_PATH, { headers: { signature, 'signature-input': signatureInput } })
+    const answer = await this.#call('POST', SESSION_PATH, {
+      headers: { signature, 'signature-input': signatureInput },
+    })
     const { session } = (await answer.body.json()) as { session: string }
     this.#session = session
     const keptAlive = setInterval(() => void this.keepAlive(), KEEP_ALIVE_MS)
@@ -109,7 +115,9 @@ class PublishClient {
 
   async read(path: string, headers: Readonly<Record<string, string>>): Promise<Buffer | undefined> {
     const answer = await this.#call('GET', `/publish/files/${path}`, { headers, absent: true })
-    return answer.statusCode === 404 ? void (await answer.body.dump()) : Buffer.from(await answer.body.arrayBuffer())
+    return answer.statusCode === 404
+      ? void (await answer.body.dump())
+      : Buffer.from(await answer.body.arrayBuffer())
   }
 
   async size(path: string): Promise<number | undefined> {
@@ -123,7 +131,12 @@ class PublishClient {
     return ((await answer.body.json()) as { paths: string[] }).paths
   }
 
-  async send(method: 'PUT' | 'DELETE', path: string, body?: Uint8Array, headers: Record<string, string> = {}): Promise<void> {
+  async send(
+    method: 'PUT' | 'DELETE',
+    path: string,
+    body?: Uint8Array,
+    headers: Record<string, string> = {},
+  ): Promise<void> {
     const answer = await this.#call(method, `/publish/${path}`, { headers, ...(body && { body }) })
     await answer.body.dump()
   }
@@ -143,13 +156,18 @@ class PublishClient {
       if (state.headers['upload-complete'] === '?1') return
       const offset = Number(state.headers['upload-offset'])
       const end = Math.min(offset + PART_BYTES, sizeBytes)
-      const headers = { 'upload-offset': `${offset}`, 'upload-length': `${sizeBytes}`, 'content-length': `${end - offset}` }
+      const headers = {
+        'upload-offset': `${offset}`,
+        'upload-length': `${sizeBytes}`,
+        'content-length': `${end - offset}`,
+      }
       const body = end > offset ? createReadStream(file, { start: offset, end: end - 1 }) : new Uint8Array(0)
       try {
         await (await this.#call('PATCH', url, { headers, body })).body.dump()
         failures = 0
       } catch (error) {
-        if (++failures === ATTEMPTS || !(error instanceof EdgeError && error.code === 'UPSTREAM_UNREACHABLE')) throw error
+        if (++failures === ATTEMPTS || !(error instanceof EdgeError && error.code === 'UPSTREAM_UNREACHABLE'))
+          throw error
       }
     }
   }
@@ -157,14 +175,24 @@ class PublishClient {
   async #call(
     method: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE',
     path: string,
-    more: { headers?: Record<string, string>; body?: Uint8Array | ReturnType<typeof createReadStream>; absent?: boolean } = {},
+    more: {
+      headers?: Record<string, string>
+      body?: Uint8Array | ReturnType<typeof createReadStream>
+      absent?: boolean
+    } = {},
   ) {
     const { headers = {}, body, absent = false } = more
     const session: Record<string, string> = this.#session ? { [SESSION_HEADER]: this.#session } : {}
     const { signal } = this.#options
     let answer: Awaited<ReturnType<typeof request>>
     try {
-      answer = await request(this.#at(path), { method, headers: { ...session, ...headers }, body: body ?? null, dispatcher: this.#agent, signal })
+      answer = await request(this.#at(path), {
+        method,
+        headers: { ...session, ...headers },
+        body: body ?? null,
+        dispatcher: this.#agent,
+        signal,
+      })
     } catch (cause) {
       signal.throwIfAborted()
       const reason = cause instanceof Error ? cause.message : String(cause)
@@ -185,6 +213,9 @@ function errorOf(status: number, text: string, url: URL): EdgeError {
     const { code, detail } = JSON.parse(text) as { code: EdgeErrorCode; detail?: string }
     return new EdgeError(code, `${url.host}: ${detail ?? code}`)
   } catch {
-    return new EdgeError('UPSTREAM_REFUSED', `${url.host} answered ${status}; is it a Towerlight node that takes releases?`)
+    return new EdgeError(
+      'UPSTREAM_REFUSED',
+      `${url.host} answered ${status}; is it a Towerlight node that takes releases?`,
+    )
   }
 }

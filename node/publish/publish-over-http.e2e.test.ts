@@ -11,7 +11,13 @@ import { manifestTarget } from '../../manifests/manifest.ts'
 import { folderStorage } from '../../manifests/publish/folder-storage.ts'
 import type { RepositoryStorage } from '../../manifests/publish/storage.ts'
 import { noise } from '../../manifests/testing/memory-item.ts'
-import { publishTest, type TestKeys, testKeys, testRepository, writeFiles } from '../../manifests/testing/publishing.ts'
+import {
+  publishTest,
+  type TestKeys,
+  testKeys,
+  testRepository,
+  writeFiles,
+} from '../../manifests/testing/publishing.ts'
 import { findTarget } from '../../manifests/tuf/accepted-state.ts'
 import { loadRepository } from '../../manifests/tuf/repository.ts'
 import { generateKeyPem, parseSigningKey, type SigningKey } from '../../manifests/tuf/signing-key.ts'
@@ -90,7 +96,11 @@ it('a folder becomes a release elsewhere, the next one a small delta; a replay c
   expect(second).toMatchObject({ revision: 2, changed: true })
   expect(second.deltaBytes).toBeGreaterThan(0)
   expect(second.deltaBytes).toBeLessThan(20_000)
-  expect(await current('health/guide')).toBe(sha256Of((await repository.read(`targets/health/guide/${await current('health/guide')}.manifest.json`)) ?? ''))
+  expect(await current('health/guide')).toBe(
+    sha256Of(
+      (await repository.read(`targets/health/guide/${await current('health/guide')}.manifest.json`)) ?? '',
+    ),
+  )
 
   const before = await repository.list('packs/')
   const again = await publishTest(remote(publisherKeys()), publisherKeys(), release())
@@ -110,7 +120,9 @@ it('an upload that is cut goes on where it was', async () => {
 
 it('refuses strangers, and publishers outside their paths', async () => {
   await writeFiles(guide(), { 'a.txt': 'a' })
-  await expect(publishTest(remote([stranger]), publisherKeys(), release())).rejects.toMatchObject({ code: 'NOT_AUTHORISED' })
+  await expect(publishTest(remote([stranger]), publisherKeys(), release())).rejects.toMatchObject({
+    code: 'NOT_AUTHORISED',
+  })
   const notTheirs = publishTest(remote(publisherKeys()), publisherKeys(), release('education/guide'))
   await expect(notTheirs).rejects.toMatchObject({ code: 'KEY_NOT_AUTHORISED' })
   const unsigned = await fetch(new URL('publish/session', url), { method: 'POST' })
@@ -132,13 +144,22 @@ it('nothing shows until all is proven: forged metadata, missing packs and wrong 
   const storage = remote(publisherKeys())
   await using _session = await storage.lock()
 
-  const wrong = storage.add(() => `packs/${sha256Of('something else')}.pack`, (async function* () { yield Buffer.from('bytes') })())
+  const wrong = storage.add(
+    () => `packs/${sha256Of('something else')}.pack`,
+    (async function* () {
+      yield Buffer.from('bytes')
+    })(),
+  )
   await expect(wrong).rejects.toMatchObject({ code: 'PUBLISH_REFUSED' })
-  const timestamp = JSON.parse(Buffer.from((await repository.read('metadata/timestamp.json')) ?? []).toString('utf8'))
+  const timestamp = JSON.parse(
+    Buffer.from((await repository.read('metadata/timestamp.json')) ?? []).toString('utf8'),
+  )
   timestamp.signed.version += 1
   const forged = storage.write('metadata/timestamp.json', Buffer.from(JSON.stringify(timestamp)))
   await expect(forged).rejects.toMatchObject({ code: 'TRUST_SIGNATURE' })
-  await expect(storage.write('packs/nonsense', Buffer.from('x'))).rejects.toMatchObject({ code: 'PATH_INVALID' })
+  await expect(storage.write('packs/nonsense', Buffer.from('x'))).rejects.toMatchObject({
+    code: 'PATH_INVALID',
+  })
   const [pack = ''] = await repository.list('packs/')
   await expect(storage.remove(pack)).rejects.toMatchObject({ code: 'PUBLISH_REFUSED' })
   expect([await current('health/guide'), releases]).toEqual([before, 1])
@@ -155,12 +176,14 @@ it('a release whose pack never came is refused, and the one before stays', async
     remove: path => honest.remove(path),
     lock: () => honest.lock(),
     async add(pathOf, pieces) {
-      const bytes = Buffer.concat(await Array.fromAsync(pieces))
+      const bytes = Buffer.concat(await Array.fromAsync(pieces, piece => Buffer.from(piece)))
       pathOf(sha256Of(bytes))
       return { sha256: sha256Of(bytes), sizeBytes: bytes.length }
     },
   }
-  await expect(publishTest(forgetful, publisherKeys(), release())).rejects.toMatchObject({ code: 'PUBLISH_REFUSED' })
+  await expect(publishTest(forgetful, publisherKeys(), release())).rejects.toMatchObject({
+    code: 'PUBLISH_REFUSED',
+  })
   expect([await current('health/guide'), releases]).toEqual([undefined, 0])
 })
 
@@ -175,6 +198,9 @@ it('a signed request that is sent twice opens no second session', async () => {
   {
     await using _session = await remote(publisherKeys()).lock()
   }
-  const replayed = await fetch(new URL('publish/session', url), { method: 'POST', headers: seen[0]?.headers ?? {} })
+  const replayed = await fetch(new URL('publish/session', url), {
+    method: 'POST',
+    headers: seen[0]?.headers ?? {},
+  })
   expect(replayed.status).toBe(403)
 })

@@ -21,7 +21,13 @@ import { isSha256, type Sha256, sha256Of } from '../../manifests/digest.ts'
 import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
 import { deltaPath, MANIFEST_BYTES_MAX, packPath, parseManifest } from '../../manifests/manifest.ts'
 import type { RepositoryStorage } from '../../manifests/publish/storage.ts'
-import { type AcceptedState, findTarget, initialState, targetPaths, trustedRoot } from '../../manifests/tuf/accepted-state.ts'
+import {
+  type AcceptedState,
+  findTarget,
+  initialState,
+  targetPaths,
+  trustedRoot,
+} from '../../manifests/tuf/accepted-state.ts'
 import { parseTargets } from '../../manifests/tuf/metadata.ts'
 import type { TufKey } from '../../manifests/tuf/public-key.ts'
 import { loadRepository } from '../../manifests/tuf/repository.ts'
@@ -45,7 +51,8 @@ export interface ReceiverOptions {
 const METADATA = 'metadata/'
 const TIMESTAMP = 'metadata/timestamp.json'
 const METADATA_BYTES_MAX = 8 * 1024 * 1024
-const CONTENT_PATH = /^(?:packs\/(?<pack>[0-9a-f]{64})\.pack|deltas\/(?<delta>[0-9a-f]{64})\.delta|targets\/(?:[a-z0-9][a-z0-9._-]{0,63}\/){0,2}(?<target>[0-9a-f]{64})\.[A-Za-z0-9._-]{1,100})$/
+const CONTENT_PATH =
+  /^(?:packs\/(?<pack>[0-9a-f]{64})\.pack|deltas\/(?<delta>[0-9a-f]{64})\.delta|targets\/(?:[a-z0-9][a-z0-9._-]{0,63}\/){0,2}(?<target>[0-9a-f]{64})\.[A-Za-z0-9._-]{1,100})$/
 const METADATA_PATH = /^metadata\/(?:timestamp|[1-9]\d{0,9}\.[A-Za-z][A-Za-z0-9._-]{0,99})\.json$/
 
 export function publishReceiver(options: ReceiverOptions): Route {
@@ -74,7 +81,8 @@ class Receiver {
     const url = (req.url ?? '').split('?', 1)[0] ?? ''
     if (url === SESSION_PATH) return await this.#session(req, res)
     const [, kind, path] = /^\/publish\/(files|parts|list)\/([A-Za-z0-9._/-]+)$/.exec(url) ?? []
-    if (!kind || !path || path.split('/').includes('..')) throw new EdgeError('NOT_FOUND', 'no such part of /publish/')
+    if (!kind || !path || path.split('/').includes('..'))
+      throw new EdgeError('NOT_FOUND', 'no such part of /publish/')
     const reads = req.method === 'GET' || req.method === 'HEAD'
     if (kind === 'list' && reads) return sendJson(res, 200, { paths: await this.#storage.list(path) })
     if (kind === 'files' && reads) return await this.#read(path, req, res)
@@ -107,11 +115,18 @@ class Receiver {
     const range = rangeOf(req.headers.range, sizeBytes)
     const { offset, length } = range ?? { offset: 0, length: sizeBytes }
     if (range) res.setHeader('Content-Range', `bytes ${offset}-${offset + length - 1}/${sizeBytes}`)
-    res.writeHead(range ? 206 : 200, { 'Content-Length': length, 'Content-Type': 'application/octet-stream', 'Accept-Ranges': 'bytes' })
+    res.writeHead(range ? 206 : 200, {
+      'Content-Length': length,
+      'Content-Type': 'application/octet-stream',
+      'Accept-Ranges': 'bytes',
+    })
     if (req.method === 'HEAD') return void res.end()
     if (staged) return void res.end(staged.subarray(offset, offset + length))
     for (let at = offset; at < offset + length; at += READ_BYTES) {
-      const piece = await this.#storage.read(path, { offset: at, length: Math.min(READ_BYTES, offset + length - at) })
+      const piece = await this.#storage.read(path, {
+        offset: at,
+        length: Math.min(READ_BYTES, offset + length - at),
+      })
       if (!piece) return void res.destroy()
       if (!res.write(piece)) await new Promise(resolve => res.once('drain', resolve).once('close', resolve))
       if (res.closed) return
@@ -124,7 +139,12 @@ class Receiver {
     const sizeBytes = await this.#storage.size(path)
     if (req.method === 'HEAD') {
       const received = sizeBytes ?? (await this.#uploads.receivedBytes(sha256))
-      return void res.writeHead(204, { 'Upload-Offset': received, 'Upload-Complete': sizeBytes === undefined ? '?0' : '?1' }).end()
+      return void res
+        .writeHead(204, {
+          'Upload-Offset': received,
+          'Upload-Complete': sizeBytes === undefined ? '?0' : '?1',
+        })
+        .end()
     }
     if (req.method !== 'PATCH') throw new EdgeError('METHOD_NOT_ALLOWED', 'HEAD and PATCH are answered here')
     const announced = countOf(req.headers['upload-length'], 'Upload-Length')
@@ -147,7 +167,8 @@ class Receiver {
 
   async #putContent(path: string, bytes: Uint8Array): Promise<void> {
     const sha256 = contentDigestOf(path)
-    if (sha256Of(bytes) !== sha256) throw new EdgeError('PUBLISH_REFUSED', `${path}: the bytes hash to ${sha256Of(bytes)}`)
+    if (sha256Of(bytes) !== sha256)
+      throw new EdgeError('PUBLISH_REFUSED', `${path}: the bytes hash to ${sha256Of(bytes)}`)
     if (path.endsWith('.manifest.json')) parseManifest(bytes)
     if ((await this.#storage.size(path)) === undefined) await this.#storage.write(path, bytes)
   }
@@ -155,7 +176,8 @@ class Receiver {
   async #putMetadata(path: string, bytes: Uint8Array, onlyNew: boolean): Promise<void> {
     const now = this.#staged.get(path) ?? (await this.#storage.read(path))
     if (now && Buffer.from(now).equals(bytes)) return
-    if (now && onlyNew) throw new EdgeError('PUBLISH_CONFLICT', `${path} exists already: another release came in between`)
+    if (now && onlyNew)
+      throw new EdgeError('PUBLISH_CONFLICT', `${path} exists already: another release came in between`)
     this.#staged.set(path, bytes)
     const alone = path !== TIMESTAMP
     if (alone && !path.endsWith('.root.json')) return
@@ -179,7 +201,8 @@ class Receiver {
 
   async #remove(path: string, res: ServerResponse): Promise<void> {
     await this.#inTurn(async () => {
-      if (await this.#isNeeded(path)) throw new EdgeError('PUBLISH_REFUSED', `${path} belongs to the current release`)
+      if (await this.#isNeeded(path))
+        throw new EdgeError('PUBLISH_REFUSED', `${path} belongs to the current release`)
       await this.#storage.remove(path)
     })
     res.writeHead(204).end()
@@ -207,7 +230,11 @@ class Receiver {
     const file = hashPrefixed(target, sha256)
     const manifest = target.endsWith('/manifest.json') ? await this.#storage.read(file) : undefined
     const { packs, deltas } = manifest ? parseManifest(manifest) : { packs: [], deltas: [] }
-    return new Set([file, ...packs.map(pack => packPath(pack.sha256)), ...deltas.map(delta => deltaPath(delta.sha256))])
+    return new Set([
+      file,
+      ...packs.map(pack => packPath(pack.sha256)),
+      ...deltas.map(delta => deltaPath(delta.sha256)),
+    ])
   }
 
   /** What the repository's own metadata prove now, expired or not; the pinned root when it is empty. */
@@ -246,7 +273,10 @@ function contentDigestOf(path: string): Sha256 {
   return sha256
 }
 
-function rangeOf(header: string | undefined, sizeBytes: number): { offset: number; length: number } | undefined {
+function rangeOf(
+  header: string | undefined,
+  sizeBytes: number,
+): { offset: number; length: number } | undefined {
   const [, first, last] = /^bytes=(\d{1,15})-(\d{0,15})$/.exec(header ?? '') ?? []
   if (first === undefined) return undefined
   const end = last ? Math.min(Number(last), sizeBytes - 1) : sizeBytes - 1
@@ -255,7 +285,8 @@ function rangeOf(header: string | undefined, sizeBytes: number): { offset: numbe
 }
 
 function countOf(header: string | string[] | undefined, name: string): number {
-  if (typeof header !== 'string' || !/^\d{1,15}$/.test(header)) throw new EdgeError('REQUEST_INVALID', `${name}: a number of bytes is needed`)
+  if (typeof header !== 'string' || !/^\d{1,15}$/.test(header))
+    throw new EdgeError('REQUEST_INVALID', `${name}: a number of bytes is needed`)
   return Number(header)
 }
 

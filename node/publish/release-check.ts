@@ -5,10 +5,23 @@
 import { parseSha256, sha256Of } from '../../manifests/digest.ts'
 import { EdgeError } from '../../manifests/errors.ts'
 import { isDatasetName } from '../../manifests/dataset-name.ts'
-import { deltaPath, type Manifest, manifestPath, manifestTarget, packPath, type PackRef, parseManifest } from '../../manifests/manifest.ts'
+import {
+  deltaPath,
+  type Manifest,
+  manifestPath,
+  manifestTarget,
+  packPath,
+  type PackRef,
+  parseManifest,
+} from '../../manifests/manifest.ts'
 import type { RepositoryStorage } from '../../manifests/publish/storage.ts'
 import { acceptUpdate } from '../../manifests/tuf/accept.ts'
-import { type AcceptedState, type FoundTarget, findTarget, targetPaths } from '../../manifests/tuf/accepted-state.ts'
+import {
+  type AcceptedState,
+  type FoundTarget,
+  findTarget,
+  targetPaths,
+} from '../../manifests/tuf/accepted-state.ts'
 
 const METADATA = 'metadata/'
 const MANIFEST_SUFFIX = '/manifest.json'
@@ -41,7 +54,10 @@ export async function checkRelease(
   return next
 }
 
-async function checkTarget(storage: RepositoryStorage, target: FoundTarget & { readonly sha256: string }): Promise<void> {
+async function checkTarget(
+  storage: RepositoryStorage,
+  target: FoundTarget & { readonly sha256: string },
+): Promise<void> {
   const sha256 = parseSha256(target.sha256)
   const dataset = target.path.slice(0, -MANIFEST_SUFFIX.length)
   const isManifest = target.path.endsWith(MANIFEST_SUFFIX) && isDatasetName(dataset)
@@ -55,15 +71,23 @@ async function checkTarget(storage: RepositoryStorage, target: FoundTarget & { r
 
 async function checkManifest(storage: RepositoryStorage, dataset: string, manifest: Manifest): Promise<void> {
   if (manifest.dataset !== dataset) {
-    throw new EdgeError('PUBLISH_REFUSED', `the manifest of ${manifest.dataset} stands at ${manifestTarget(dataset)}`)
+    throw new EdgeError(
+      'PUBLISH_REFUSED',
+      `the manifest of ${manifest.dataset} stands at ${manifestTarget(dataset)}`,
+    )
   }
   for (const pack of manifest.packs) await checkFile(storage, packPath(pack.sha256), pack)
   for (const delta of manifest.deltas) await checkFile(storage, deltaPath(delta.sha256), delta)
 }
 
 /** The file's bytes were proven against its name when it came; its directory is what the manifest says. */
-async function checkFile(storage: RepositoryStorage, path: string, { size, directory }: PackRef): Promise<void> {
-  if ((await storage.size(path)) !== size) throw new EdgeError('PUBLISH_REFUSED', `${path} is not here: upload it first`)
+async function checkFile(
+  storage: RepositoryStorage,
+  path: string,
+  { size, directory }: PackRef,
+): Promise<void> {
+  if ((await storage.size(path)) !== size)
+    throw new EdgeError('PUBLISH_REFUSED', `${path} is not here: upload it first`)
   const bytes = await storage.read(path, { offset: directory.offset, length: directory.size })
   if (!bytes || sha256Of(bytes) !== directory.sha256) {
     throw new EdgeError('PUBLISH_REFUSED', `${path}: its directory is not the one that the manifest names`)

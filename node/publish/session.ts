@@ -36,7 +36,10 @@ export class PublishSessions {
   async open(req: IncomingMessage): Promise<{ token: string; keyId: string }> {
     const keyId = await this.#signerOf(req)
     if (this.#open && this.#now() - this.#open.usedAtMs < IDLE_MS) {
-      throw new EdgeError('PUBLISH_CONFLICT', 'somebody else is publishing here: wait until that has ended, then publish again')
+      throw new EdgeError(
+        'PUBLISH_CONFLICT',
+        'somebody else is publishing here: wait until that has ended, then publish again',
+      )
     }
     const token = randomBytes(32)
     this.#open = { token, keyId, usedAtMs: this.#now() }
@@ -48,7 +51,10 @@ export class PublishSessions {
     const given = Buffer.from(String(req.headers[SESSION_HEADER] ?? ''), 'hex')
     const open = this.#open
     if (!open || given.length !== open.token.length || !timingSafeEqual(given, open.token)) {
-      throw new EdgeError('NOT_AUTHORISED', 'open a session first: it may have ended after a minute of silence')
+      throw new EdgeError(
+        'NOT_AUTHORISED',
+        'open a session first: it may have ended after a minute of silence',
+      )
     }
     open.usedAtMs = this.#now()
   }
@@ -83,7 +89,11 @@ export class PublishSessions {
     } catch (cause) {
       if (!isSignatureError(cause)) throw cause
       const hint = 'it needs a key that this repository lists, and clocks that agree within a minute'
-      throw new EdgeError('NOT_AUTHORISED', `the request's signature was not accepted (${cause.code}): ${hint}`, { cause })
+      throw new EdgeError(
+        'NOT_AUTHORISED',
+        `the request's signature was not accepted (${cause.code}): ${hint}`,
+        { cause },
+      )
     }
   }
 
@@ -97,10 +107,12 @@ export class PublishSessions {
 }
 
 function verifierOf(key: TufKey | undefined) {
-  if (key?.keytype !== 'ed25519') throw new EdgeError('NOT_AUTHORISED', 'the key is not one of this repository')
+  if (key?.keytype !== 'ed25519')
+    throw new EdgeError('NOT_AUTHORISED', 'the key is not one of this repository')
   return {
     algorithm: 'ed25519',
-    verify: (data: Uint8Array, signature: Uint8Array) => isSignedBy(key, data, Buffer.from(signature).toString('hex')),
+    verify: (data: Uint8Array, signature: Uint8Array) =>
+      isSignedBy(key, data, Buffer.from(signature).toString('hex')),
   }
 }
 

@@ -51,7 +51,8 @@ export class Uploads {
     }
     await mkdir(this.#folder, { recursive: true })
     let received = await this.receivedBytes(file.sha256)
-    if (offset !== received) throw new EdgeError('REQUEST_INVALID', `${received} bytes have arrived, go on from there`)
+    if (offset !== received)
+      throw new EdgeError('REQUEST_INVALID', `${received} bytes have arrived, go on from there`)
     await this.#requireRoom(file.sizeBytes - received)
     await using part = await open(join(this.#folder, file.sha256), 'a')
     for await (const piece of pieces) {

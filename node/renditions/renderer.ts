@@ -80,12 +80,15 @@ export class Renderer implements AsyncDisposable {
       const [answer] = await Promise.race([answered, exited])
       late.removeEventListener('abort', stop)
       this.#idle.push(child)
-      if ('error' in answer) throw new EdgeError('REQUEST_INVALID', `the picture cannot be rendered: ${answer.error}`)
+      if ('error' in answer)
+        throw new EdgeError('REQUEST_INVALID', `the picture cannot be rendered: ${answer.error}`)
       return Buffer.from(answer.bytes)
     } catch (cause) {
       if (cause instanceof EdgeError) throw cause
       signal.throwIfAborted()
-      throw new EdgeError('REQUEST_INVALID', `the picture took longer than ${this.#limits.renderMs} ms`, { cause })
+      throw new EdgeError('REQUEST_INVALID', `the picture took longer than ${this.#limits.renderMs} ms`, {
+        cause,
+      })
     } finally {
       clearInterval(watch)
       late.removeEventListener('abort', stop)

@@ -42,7 +42,12 @@ export function asksForRendition(query: URLSearchParams): boolean {
  * @returns undefined when the item is no picture that can be rendered: answer the original.
  * @throws EdgeError `REQUEST_INVALID` for parameters out of range.
  */
-export function parseRendition({ query, mediaType, accept, saveData }: RenditionRequest): Rendition | undefined {
+export function parseRendition({
+  query,
+  mediaType,
+  accept,
+  saveData,
+}: RenditionRequest): Rendition | undefined {
   if (!SOURCES.has(mediaType)) return undefined
   const width = stepOf(WIDTHS, integerOf(query, 'w', 1, 16_384) ?? WIDTHS.at(-1) ?? 0)
   const asked = integerOf(query, 'q', 1, 100) ?? DEFAULT_QUALITY

@@ -13,7 +13,8 @@ const signal = new AbortController().signal
 const request = { mediaType: 'image/jpeg', accept: undefined, saveData: false }
 
 describe('which rendition', () => {
-  const parse = (query: string, more = {}) => parseRendition({ ...request, ...more, query: new URLSearchParams(query) })
+  const parse = (query: string, more = {}) =>
+    parseRendition({ ...request, ...more, query: new URLSearchParams(query) })
 
   it('takes steps of the ladder', () => {
     expect(parse('w=300')).toEqual({ width: 320, quality: 60, format: 'jpeg' })
@@ -39,7 +40,9 @@ describe('which rendition', () => {
 
   it('names each by source and parameters', () => {
     const some = ['w=100', 'w=400', 'w=100&q=90', 'w=100&format=png'].map(query => parse(query))
-    const keys = some.flatMap(one => (one ? [renditionKey(sha256Of('a'), one), renditionKey(sha256Of('b'), one)] : []))
+    const keys = some.flatMap(one =>
+      one ? [renditionKey(sha256Of('a'), one), renditionKey(sha256Of('b'), one)] : [],
+    )
     expect(new Set(keys).size).toBe(8)
   })
 })
@@ -51,7 +54,9 @@ describe('rendering', () => {
   beforeAll(async () => {
     renderer = new Renderer({ ...RENDER_LIMITS, renderMs: 5000 })
     const noise = { type: 'gaussian', mean: 128, sigma: 40 } as const
-    photo = await sharp({ create: { width: 1200, height: 800, channels: 3, background: '#888', noise } }).jpeg().toBuffer()
+    photo = await sharp({ create: { width: 1200, height: 800, channels: 3, background: '#888', noise } })
+      .jpeg()
+      .toBuffer()
   })
   afterAll(() => renderer[Symbol.asyncDispose]())
   beforeEach(async () => {
@@ -61,7 +66,11 @@ describe('rendering', () => {
 
   const openAt = (bytesMax = 10_000_000) => Renditions.open({ folder, bytesMax, renderer })
   const pictureOf = (bytes: Buffer) => {
-    const picture = { sha256: sha256Of(bytes), reads: 0, read: () => Promise.resolve((picture.reads++, bytes)) }
+    const picture = {
+      sha256: sha256Of(bytes),
+      reads: 0,
+      read: () => Promise.resolve((picture.reads++, bytes)),
+    }
     return picture satisfies Picture
   }
   const small = { width: 320, quality: 60, format: 'webp' } as const
@@ -70,18 +79,23 @@ describe('rendering', () => {
       .filter(entry => entry.isFile())
       .map(entry => join(entry.parentPath, entry.name))
 
-  it.each(['avif', 'webp', 'jpeg', 'png'] as const)('makes a smaller %s, once for all who ask', async format => {
-    const picture = pictureOf(photo)
-    const renditions = await openAt()
-    const all = await Promise.all([1, 2, 3].map(() => renditions.get(picture, { ...small, format }, { signal })))
-    expect(picture.reads).toBe(1)
-    const [first] = all
-    expect(first?.mediaType).toBe(`image/${format}`)
-    expect(await sharp(first?.bytes).metadata()).toMatchObject({ width: 320, height: 213 })
-    expect(first?.sha256).toBe(sha256Of(first?.bytes ?? ''))
-    await renditions.get(picture, { ...small, format }, { signal })
-    expect(picture.reads).toBe(1)
-  })
+  it.each(['avif', 'webp', 'jpeg', 'png'] as const)(
+    'makes a smaller %s, once for all who ask',
+    async format => {
+      const picture = pictureOf(photo)
+      const renditions = await openAt()
+      const all = await Promise.all(
+        [1, 2, 3].map(() => renditions.get(picture, { ...small, format }, { signal })),
+      )
+      expect(picture.reads).toBe(1)
+      const [first] = all
+      expect(first?.mediaType).toBe(`image/${format}`)
+      expect(await sharp(first?.bytes).metadata()).toMatchObject({ width: 320, height: 213 })
+      expect(first?.sha256).toBe(sha256Of(first?.bytes ?? ''))
+      await renditions.get(picture, { ...small, format }, { signal })
+      expect(picture.reads).toBe(1)
+    },
+  )
 
   it('never makes it wider than it is', async () => {
     const rendered = await (await openAt()).get(pictureOf(photo), { ...small, width: 2560 }, { signal })
@@ -111,9 +125,16 @@ describe('rendering', () => {
 
   it('refuses bombs, truncated and hostile pictures in bounded time, and goes on', async () => {
     const renditions = await openAt()
-    const hostile = [pngBomb(17_000, 17_000), photo.subarray(0, 2000), Buffer.from('GIF89a nonsense'), Buffer.alloc(0)]
+    const hostile = [
+      pngBomb(17_000, 17_000),
+      photo.subarray(0, 2000),
+      Buffer.from('GIF89a nonsense'),
+      Buffer.alloc(0),
+    ]
     for (const bytes of hostile) {
-      await expect(renditions.get(pictureOf(bytes), small, { signal })).rejects.toMatchObject({ code: 'REQUEST_INVALID' })
+      await expect(renditions.get(pictureOf(bytes), small, { signal })).rejects.toMatchObject({
+        code: 'REQUEST_INVALID',
+      })
     }
     await renditions.get(pictureOf(photo), small, { signal })
   })
@@ -135,7 +156,12 @@ function pngBomb(width: number, height: number): Buffer {
   header.writeUInt32BE(height, 4)
   header.set([1, 0], 8)
   const rows = deflateSync(Buffer.alloc(Math.ceil(width / 8 + 1) * 64))
-  return Buffer.concat([Buffer.from('89504e470d0a1a0a', 'hex'), pngPart('IHDR', header), pngPart('IDAT', rows), pngPart('IEND', Buffer.alloc(0))])
+  return Buffer.concat([
+    Buffer.from('89504e470d0a1a0a', 'hex'),
+    pngPart('IHDR', header),
+    pngPart('IDAT', rows),
+    pngPart('IEND', Buffer.alloc(0)),
+  ])
 }
 
 function pngPart(name: string, content: Buffer): Buffer {

@@ -60,7 +60,8 @@ export class Renditions {
         }
       }
     }
-    for (const { key, sizeBytes } of found.toSorted((a, b) => a.usedMs - b.usedMs)) renditions.#files.set(key, sizeBytes)
+    for (const { key, sizeBytes } of found.toSorted((a, b) => a.usedMs - b.usedMs))
+      renditions.#files.set(key, sizeBytes)
     return renditions
   }
 

@@ -26,7 +26,11 @@ export interface KuboServer extends TestServer {
   run(...args: string[]): Promise<Buffer>
 }
 
-export const SERVER_CACHE = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'towerlight', 'bin')
+export const SERVER_CACHE = join(
+  process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'),
+  'towerlight',
+  'bin',
+)
 
 /** The program's path; undefined when it is neither on PATH nor in our cache. */
 export function findServer(name: 'ipfs' | 'minio'): string | undefined {
@@ -127,7 +131,11 @@ function programOf(name: 'ipfs' | 'minio'): string {
   return path
 }
 
-async function runProgram(name: 'ipfs' | 'minio', args: readonly string[], env: NodeJS.ProcessEnv): Promise<Buffer> {
+async function runProgram(
+  name: 'ipfs' | 'minio',
+  args: readonly string[],
+  env: NodeJS.ProcessEnv,
+): Promise<Buffer> {
   const child = spawn(programOf(name), args, { env, stdio: ['ignore', 'pipe', 'pipe'] })
   const failure: Buffer[] = []
   child.stderr.on('data', (piece: Buffer) => failure.push(piece))
