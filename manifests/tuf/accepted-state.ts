@@ -97,7 +97,7 @@ export function findTarget(
 }
 
 /** Every path for which `findTarget` has an answer, sorted. */
-export function targetPaths(state: AcceptedState): string[] {
+export function targetPaths(state: AcceptedState): readonly string[] {
   return viewOf(state)?.paths() ?? []
 }
 
@@ -133,6 +133,7 @@ class ServedView {
   readonly expiresMs: number
   readonly #top: Targets
   readonly #bytes: ReadonlyMap<string, Uint8Array>
+  #paths: readonly string[] | undefined
   /** By delegator and role: whether that delegator vouches for the role's bytes. */
   readonly #edges = new Map<string, Targets | undefined>()
 
@@ -177,7 +178,12 @@ class ServedView {
     return undefined
   }
 
-  paths(): string[] {
+  paths(): readonly string[] {
+    this.#paths ??= this.#listPaths()
+    return this.#paths
+  }
+
+  #listPaths(): readonly string[] {
     const listed = new Set<string>()
     for (const [name, bytes] of this.#bytes) {
       for (const path of parseTargets(bytes, name).targets.keys()) listed.add(path)

@@ -2,6 +2,7 @@
  * What every `tower keys` command works in: the repository, held for this command alone, and the
  * keys at hand.
  */
+import { resolve } from 'node:path'
 import { EdgeError } from '../../manifests/errors.ts'
 import { folderStorage } from '../../manifests/publish/folder-storage.ts'
 import type { RepositoryStorage } from '../../manifests/publish/storage.ts'
@@ -10,7 +11,12 @@ import {
   type CommitContext,
   type RepositoryMetadata,
 } from '../../manifests/tuf/repository.ts'
+import { loadConfig } from '../config.ts'
 import { keyNamed, loadKeys, loadPinnedRoot, type KeyFile } from '../key-folder.ts'
+import { interruption } from './interrupt.ts'
+import { repositoryAt } from './repository-at.ts'
+
+const INTERRUPT_MS = 500
 
 export interface CeremonyOptions {
   /** Folders; new keys go to the first. */
@@ -39,12 +45,9 @@ export async function openCeremony(
 ): Promise<Ceremony> {
   const [folder] = folders
   if (folder === undefined) throw new EdgeError('KEY_ABSENT', 'name the key folder with --keys')
-  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(to)) {
-    throw new EdgeError('REQUEST_INVALID', `${to}: keys are managed where the repository's folder is`)
-  }
   const keys = fresh ? [] : await loadKeys(folders)
   const pinnedRoot = fresh ? undefined : await loadPinnedRoot(folders)
-  const storage = folderStorage(to)
+  const storage = await storageOf(to)
   const lock = await storage.lock()
   return {
     storage,
@@ -59,4 +62,17 @@ export async function openCeremony(
     },
     [Symbol.asyncDispose]: () => lock[Symbol.asyncDispose](),
   }
+}
+
+/** A running node receives releases, not ceremonies: its keys are managed where its folder is. */
+async function storageOf(to: string): Promise<RepositoryStorage> {
+  if (/^https?:\/\//i.test(to)) {
+    throw new EdgeError(
+      'REQUEST_INVALID',
+      `${to}: keys are managed where the repository's folder or bucket is`,
+    )
+  }
+  if (!/^s3$|^[a-z][a-z0-9+.-]*:\/\//i.test(to)) return folderStorage(resolve(to))
+  const { config } = await loadConfig({ env: process.env, cwd: process.cwd() })
+  return repositoryAt(to, { config, keys: [], signal: interruption({ endsWithinMs: INTERRUPT_MS }) })
 }

@@ -312,7 +312,7 @@ async function list(options: KeysOptions): Promise<void> {
 function subcommand(name: string, summary: string, examples: Examples): Command {
   return newCommand(name, { summary, examples })
     .requiredOption('--keys <folder>', 'folder with keys; repeatable', collect)
-    .requiredOption('--to <folder>', 'the repository')
+    .requiredOption('--to <folder>', 'the repository: a folder, or an S3 bucket as for tower publish')
 }
 
 async function keyIdsInUse({ root, roles }: RepositoryMetadata): Promise<ReadonlySet<string>> {
