@@ -4,7 +4,7 @@
  * Small extents share a transaction with whoever else waits; larger ones are a file each, written a
  * few at a time, and then a row.
  */
-import { EdgeError } from '../../manifests/errors.ts'
+import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
 import type { Cid } from '../../manifests/cid.ts'
 import type { ChunkRule, DagNode } from '../../manifests/extent.ts'
 import type { CommitQueue } from './commit-queue.ts'
@@ -21,6 +21,7 @@ import type { DiskTier } from './store.ts'
 import type { Tiers } from './tiers.ts'
 
 const WRITES_AT_ONCE = 4
+const ROOM_ATTEMPTS = 2
 
 export interface AdmissionParts {
   readonly table: ExtentTable
@@ -37,11 +38,13 @@ export interface AdmissionParts {
 
 export class Admission {
   readonly #parts: AdmissionParts
+  readonly #adaptToDisk: () => Promise<void>
   #writing = 0
   readonly #waiting: (() => void)[] = []
 
-  constructor(parts: AdmissionParts) {
+  constructor(parts: AdmissionParts, adaptToDisk: () => Promise<void>) {
     this.#parts = parts
+    this.#adaptToDisk = adaptToDisk
   }
 
   /** One at a time per extent. @returns false when it was here already. */
@@ -55,7 +58,7 @@ export class Admission {
     }
 
     const id = table.idOf(cid)
-    const tier = tiers.place(id, bytes.length)
+    const tier = await this.#place(id, bytes.length)
     try {
       await this.#makeRoom(tier, bytes.length)
       if (bytes.length > SMALL_BYTES_MAX) await this.#writeFile(tier, cid, bytes)
@@ -71,6 +74,18 @@ export class Admission {
       await this.#parts.files[before.tier].remove(cid)
     tiers.settle(id, bytes.length, table.find(cid)?.held ?? 0)
     return true
+  }
+
+  /** What the books say may be too little by now: somebody may have given space back. */
+  async #place(id: number, sizeBytes: number): Promise<DiskTier> {
+    const { tiers } = this.#parts
+    try {
+      return tiers.place(id, sizeBytes)
+    } catch (error) {
+      if (!isEdgeError(error, 'STORE_FULL')) throw error
+      await this.#adaptToDisk()
+      return tiers.place(id, sizeBytes)
+    }
   }
 
   #commit(
@@ -109,19 +124,22 @@ export class Admission {
     return (await this.#parts.files[row.tier].sizeOf(row.cid)) === sizeBytes
   }
 
-  /** The disk may be fuller than the books say. @throws EdgeError `STORE_FULL` (I7) */
+  /** The disk may be fuller than the books say: then others leave first. @throws EdgeError `STORE_FULL` (I7) */
   async #makeRoom(tier: DiskTier, sizeBytes: number): Promise<void> {
     const { space, tiers } = this.#parts
     await space.measure()
-    if (space.spareBytes(tier) >= sizeBytes) return
-    await tiers.settled()
-    await space.measure(true)
-    const spare = space.spareBytes(tier)
-    if (spare >= sizeBytes) return
-    throw new EdgeError(
-      'STORE_FULL',
-      `the disk is ${sizeBytes - spare} bytes short of ${sizeBytes} and the reserve`,
-    )
+    for (let attempt = 0; space.spareBytes(tier) < sizeBytes; attempt++) {
+      const shortfall = sizeBytes - space.spareBytes(tier)
+      if (attempt >= ROOM_ATTEMPTS) {
+        throw new EdgeError(
+          'STORE_FULL',
+          `the disk is ${shortfall} bytes short of ${sizeBytes} and the reserve`,
+        )
+      }
+      tiers.shrinkBy(shortfall)
+      await tiers.settled()
+      await space.measure(true)
+    }
   }
 
   async #writeFile(tier: DiskTier, cid: Cid, bytes: Uint8Array): Promise<void> {

@@ -43,7 +43,7 @@ export function lockStore(folder: string): Disposable {
 function holdLock(path: string): DatabaseSync | undefined {
   const database = new DatabaseSync(path, { timeout: 200 })
   try {
-    database.exec('PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE')
+    database.exec('PRAGMA journal_mode = MEMORY; PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE')
     return database
   } catch (cause) {
     database.close()

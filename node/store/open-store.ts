@@ -10,7 +10,7 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { rawCidOf, type Cid } from '../../manifests/cid.ts'
 import { sha256Of } from '../../manifests/digest.ts'
-import { EdgeError } from '../../manifests/errors.ts'
+import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
 import type { Abortable, ChunkRef, ChunkRule, DagNode } from '../../manifests/extent.ts'
 import { Admission } from './admission.ts'
 import { dropBallast } from './ballast.ts'
@@ -52,24 +52,24 @@ const HOLDS_AT_ONCE = 200
 export async function openStore(options: StoreOptions): Promise<ContentStore> {
   const owner = options.mode !== 'reader'
   if (owner) makeFolder(options.folder)
-  const lock = owner ? lockStore(options.folder) : undefined
   try {
-    await checkFormat(options.folder, owner)
-    return openOver(options, lock)
+    return await openOnce(options, owner)
   } catch (error) {
-    lock?.[Symbol.dispose]()
-    throw error
+    // a full disk has the ballast to give, so that the node starts (I7)
+    const full = isFullError(error) || isEdgeError(error, 'STORE_FULL')
+    if (!full || !owner || !dropBallast(options.folder)) throw error
+    return openOnce(options, owner)
   }
 }
 
-/** A full disk has the ballast to give, so that the node starts (I7). */
-function openOver(options: StoreOptions, lock: Disposable | undefined): ContentStore {
+async function openOnce(options: StoreOptions, owner: boolean): Promise<ContentStore> {
+  const lock = owner ? lockStore(options.folder) : undefined
   try {
+    await checkFormat(options.folder, owner)
     return new TowerStore(options, lock)
   } catch (error) {
-    const full = isFullError(error) || (error instanceof EdgeError && error.code === 'STORE_FULL')
-    if (!full || !lock || !dropBallast(options.folder)) throw error
-    return new TowerStore(options, lock)
+    lock?.[Symbol.dispose]()
+    throw error
   }
 }
 
@@ -99,7 +99,7 @@ class TowerStore implements ContentStore {
     this.#staging = new Staging(join(options.folder, 'staging'))
     upkeep = new Upkeep(this.#parts, options, this.#staging)
     this.#upkeep = upkeep
-    this.#admission = new Admission(this.#parts)
+    this.#admission = new Admission(this.#parts, () => this.#upkeep.adaptToDisk(true))
     this.#healer = new Healer({
       nodes: this.#parts.nodes,
       reader: this.#parts.reader,
@@ -269,7 +269,7 @@ class TowerStore implements ContentStore {
     await this.#upkeep.ready
     await this.#upkeep.adaptToDisk(true)
     const { exemptBytes } = this.#parts.tiers.policy.usage()
-    return this.#reservations.reserve(bytes, this.#upkeep.capacityBytes - exemptBytes, why)
+    return this.#reservations.reserve(bytes, this.#parts.tiers.capacityBytes - exemptBytes, why)
   }
 
   staging(key: string): StagedPart {

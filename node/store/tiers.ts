@@ -141,9 +141,19 @@ export class Tiers {
     if (this.#loaded) this.#policy.release(key, why)
   }
 
+  get capacityBytes(): number {
+    return this.#capacity.capacityBytes
+  }
+
   resize(capacityBytes: number, hotBytesMax: number): void {
     this.#capacity = { capacityBytes, hotBytesMax }
     if (this.#loaded) this.#apply(this.#policy.resize(capacityBytes, hotBytesMax))
+  }
+
+  /** The disk has less than was thought: so much has to leave. */
+  shrinkBy(bytes: number): void {
+    const capacityBytes = Math.max(0, this.#policy.usage().usedBytes - bytes)
+    this.resize(capacityBytes, Math.min(this.#capacity.hotBytesMax, capacityBytes))
   }
 
   /** Resolves when every move that is due now has been made. */

@@ -24,13 +24,11 @@ export class Upkeep {
   #asides: string[] = []
   #ready: Promise<void> = Promise.resolve()
   #running: Promise<void> = Promise.resolve()
-  #capacityBytes: number
 
   constructor(parts: StoreParts, options: StoreOptions, staging: Staging) {
     this.#parts = parts
     this.#options = options
     this.#staging = staging
-    this.#capacityBytes = options.hotBytesMax + options.warmBytesMax
     if (!parts.owner) return
     this.#ticking = setInterval(() => this.#tick(), TICK_MS).unref()
   }
@@ -65,13 +63,8 @@ export class Upkeep {
     await space.measure(force)
     const { usedBytes, hotBytes } = tiers.policy.usage()
     const capacity = space.capacity({ hotBytes, warmBytes: usedBytes - hotBytes })
-    if (Math.abs(capacity.bytes - this.#capacityBytes) <= this.#capacityBytes * CAPACITY_STEP) return
-    this.#capacityBytes = capacity.bytes
+    if (Math.abs(capacity.bytes - tiers.capacityBytes) <= tiers.capacityBytes * CAPACITY_STEP) return
     tiers.resize(capacity.bytes, capacity.hotBytes)
-  }
-
-  get capacityBytes(): number {
-    return this.#capacityBytes
   }
 
   async stop(): Promise<void> {
