@@ -145,11 +145,12 @@ export function keysCommand(): Command {
 }
 
 async function initialise(options: InitOptions): Promise<void> {
+  const place = options.to.replace(/\/\/[^/@]*@/, '//') // never credentials
   await using ceremony = await openCeremony(options, { fresh: true })
   if ((await ceremony.storage.size('metadata/timestamp.json')) !== undefined) {
     throw new EdgeError(
       'PUBLISH_CONFLICT',
-      `${options.to} is a repository already: tower keys list shows its roles`,
+      `${place} is a repository already: tower keys list shows its roles`,
     )
   }
   const names = Array.from({ length: options.rootKeys }, (_, at) => `root-${at + 1}`)
@@ -167,13 +168,13 @@ async function initialise(options: InitOptions): Promise<void> {
   const root = await ceremony.storage.read('metadata/1.root.json')
   if (!root) throw new EdgeError('TRUST_ROOT_ABSENT', 'the root was not written')
   await savePinnedRoot(ceremony.folder, root)
-  const made = { repository: options.to, root: join(ceremony.folder, 'root.json'), sha256: sha256Of(root) }
+  const made = { repository: place, root: join(ceremony.folder, 'root.json'), sha256: sha256Of(root) }
   answer(options.json, made, () =>
     [
-      `${options.to} is a repository now; its keys are in ${ceremony.folder}.`,
+      `${place} is a repository now; its keys are in ${ceremony.folder}.`,
       `Give towers ${made.root} (SHA-256 ${made.sha256}).`,
       `Keep ${[...names, 'targets'].map(name => `${name}.pem`).join(', ')} off line. Publishing needs a publisher's key, snapshot.pem and timestamp.pem.`,
-      `Next: tower keys add <publisher> --keys ${ceremony.folder} --to ${options.to}`,
+      `Next: tower keys add <publisher> --keys ${ceremony.folder} --to ${place}`,
     ].join('\n'),
   )
 }
