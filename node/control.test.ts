@@ -42,7 +42,9 @@ it('is closed to other users, and says so when nobody listens', async () => {
     await using _served = await serveControl(socketPath, { count })
     expect((await stat(socketPath)).mode & 0o777).toBe(0o600)
   }
-  await expect(Array.fromAsync(callControl(socketPath, 'count', { to: 1 }, { signal }))).rejects.toMatchObject({
+  await expect(
+    Array.fromAsync(callControl(socketPath, 'count', { to: 1 }, { signal })),
+  ).rejects.toMatchObject({
     code: 'NOT_READY',
   })
 })

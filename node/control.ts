@@ -24,10 +24,7 @@ interface ControlLine {
 }
 
 /** Serves `methods` until disposed. The caller holds the store's lock: a socket left behind is removed. */
-export async function serveControl(
-  socketPath: string,
-  methods: ControlMethods,
-): Promise<AsyncDisposable> {
+export async function serveControl(socketPath: string, methods: ControlMethods): Promise<AsyncDisposable> {
   const server = createServer((incoming, outgoing) => {
     void answer(methods, incoming, outgoing)
   })
