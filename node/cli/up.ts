@@ -15,8 +15,9 @@ import { type ConfigSources, loadConfig, type NodeConfig } from '../config.ts'
 import { isRedisAbsent, openEmbeddedRedis } from '../embedded-redis.ts'
 import { openStaticOrigin } from '../static-origin.ts'
 import { newCommand } from './command.ts'
+import { showEvent } from './fill.ts'
 import { interruption } from './interrupt.ts'
-import { openProgress, type Progress } from './progress.ts'
+import { openProgress } from './progress.ts'
 import { openSampleRepository } from './sample-repository.ts'
 
 export interface RunningNode extends AsyncDisposable {
@@ -160,16 +161,6 @@ function filledText(
 ): string {
   const onWire = formatByteSize(wire.down + wire.up)
   return `${what}: ${formatByteSize(contentBytes)} of content with ${onWire} on the wire, ${seconds.toFixed(1)} s`
-}
-
-export function showEvent(progress: Progress, what: string, event: FillEvent): void {
-  if (event.type === 'progress') {
-    progress.show({ label: what, doneBytes: event.contentBytes, totalBytes: event.contentBytesTotal })
-  } else if (event.type === 'activated') {
-    progress.note(`${event.dataset}: release ${event.revision} is served now`)
-  } else if (event.type === 'retry' || event.type === 'failed' || event.type === 'fallback') {
-    progress.note(`${event.dataset}: ${event.message}`)
-  }
 }
 
 function hintsFor(url: string, hasSamples: boolean): string {
