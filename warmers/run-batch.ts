@@ -7,6 +7,7 @@ import type { Cid } from '../manifests/cid.ts'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import type { ContentStore } from '../node/store/store.ts'
+import { leaseBuffer } from './buffer-pool.ts'
 import { byHealth, reportUpstream } from './breaker.ts'
 import { fetchSpans, type FetchTools } from './fetch-spans.ts'
 import type { Batch, BundledExtent, Step, Want } from './plan-fill.ts'
@@ -124,7 +125,9 @@ async function applyStep(
   let together: BundledExtent[] = []
   let bytes = 0
   const readBase = (cid: Cid, offset: number, length: number) => store.readRange(cid, offset, length, options)
-  for await (const extent of source.extentsOf(index, await staged.read(path, span), wants.map(({ cid }) => cid), readBase)) {
+  using lease = leaseBuffer(span.length)
+  const bundle = await staged.read(path, span, lease.bytes)
+  for await (const extent of source.extentsOf(index, bundle, wants.map(({ cid }) => cid), readBase)) {
     options.signal.throwIfAborted()
     together.push(extent)
     bytes += extent.bytes.length

@@ -26,8 +26,11 @@ export interface StagedRanges extends AsyncDisposable {
    * begins no earlier than `begin` (so that what one request brought is dropped together).
    */
   append(path: string, offset: number, begin?: number): Promise<StagedWriter>
-  /** @throws EdgeError `CHUNK_ABSENT` when not all of the span is here. */
-  read(path: string, span: Span): Promise<Buffer>
+  /**
+   * @param into as long as the span; a new buffer when absent.
+   * @throws EdgeError `CHUNK_ABSENT` when not all of the span is here.
+   */
+  read(path: string, span: Span, into?: Buffer): Promise<Buffer>
   /** Used up: forgets the parts that lie within `spans` (sorted, disjoint). */
   drop(path: string, spans: readonly Span[]): Promise<void>
   /** Wrong: forgets every part that has a byte of `spans`. */
@@ -96,8 +99,8 @@ class StagedFolder implements StagedRanges {
     }
   }
 
-  async read(path: string, span: Span): Promise<Buffer> {
-    const buffer = Buffer.allocUnsafe(span.length)
+  async read(path: string, span: Span, into?: Buffer): Promise<Buffer> {
+    const buffer = into ?? Buffer.allocUnsafe(span.length)
     let lacking: readonly Span[] = [span]
     for (const part of this.#parts(path)) {
       const from = Math.max(span.offset, part.offset)
