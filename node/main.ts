@@ -23,7 +23,7 @@ import { type GatewayParts, ipfsGateway } from './gateway/ipfs-gateway.ts'
 import { inheritedSocketOf } from './http/inherited-socket.ts'
 import { problemOf, sendProblem } from './http/problem.ts'
 import { createNodeServer } from './http/server.ts'
-import { openOwner, type Owner } from './owner.ts'
+import { openOwner, type Owner, repositoryFolderOf } from './owner.ts'
 import { packView } from './pack-view.ts'
 import { publishReceiver } from './publish/receiver.ts'
 import { Renderer } from './renditions/renderer.ts'
@@ -50,7 +50,7 @@ export async function startNode(
 ): Promise<RunningNode> {
   const startedAtMs = Date.now()
   await using stack = new AsyncDisposableStack()
-  const repository = join(given.data, 'repository')
+  const repository = repositoryFolderOf(given.data)
   const receives = given.admin !== undefined && given.upstream.length === 0
   const config = receives ? { ...given, upstream: [pathToFileURL(`${repository}/`).href] } : given
   const owner = stack.use(await openOwner(config))

@@ -15,6 +15,7 @@ import { type FillEvent, type FillRequest, type FillTools, fillOnce, planOnce } 
 import { type Ledger, openLedger } from '../warmers/ledger.ts'
 import { type LinkSettings, parseLinks } from '../warmers/link-settings.ts'
 import { openLocalQueue } from '../warmers/local-queue.ts'
+import { fillMirror } from '../warmers/mirror.ts'
 import { type OpenLinks, openLinks } from '../warmers/open-links.ts'
 import type { PlanReport } from '../warmers/plan-report.ts'
 import { REQUEST_BYTES } from '../warmers/plan-fill.ts'
@@ -125,9 +126,21 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
     plan: (wish, options) =>
       turns.take(() => planOnce({ ...requestOf(tools, wish, config), ...options }), options),
     fill: (wish, options) =>
-      turns.stream(() => fillOnce({ ...requestOf(tools, wish, config), ...options }), options),
+      turns.stream(() => fillOf(config, { ...requestOf(tools, wish, config), ...options }), options),
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   }
+}
+
+/** A hub keeps what it fills from, too. */
+function fillOf({ mirror, data, reserveBytes }: NodeConfig, request: FillRequest): AsyncGenerator<FillEvent> {
+  if (!mirror) return fillOnce(request)
+  const folders = { folder: repositoryFolderOf(data), partsFolder: join(data, 'uploads') }
+  return fillMirror(request, { ...folders, reserveBytes })
+}
+
+/** What `/repo/` shows packs and deltas of: a hub's copy, or what publishers push here. */
+export function repositoryFolderOf(data: string): string {
+  return join(data, 'repository')
 }
 
 function requestOf(
