@@ -1,6 +1,7 @@
 /**
  * Kubo as a pin target: blocks go in as one CAR stream per batch, pinned recursively by our own
- * root CIDs, which Kubo computes the same way.
+ * root CIDs, which Kubo computes the same way. Small files lie in its mutable file system, which
+ * garbage collection spares.
  *
  * Kubo writes without fsync and reads without hashing by default (docs/pinning.md sets both), so it
  * is a replica that can be rebuilt, never the authority. kubo-rpc-client ignores `timeout`: every
@@ -12,32 +13,38 @@ import { EdgeError } from '../manifests/errors.ts'
 import type { Abortable, DagNode } from '../manifests/extent.ts'
 import { carOf } from '../manifests/car.ts'
 import { blocksOfCar } from '../manifests/car-reader.ts'
-import type { PinItem, PinOutcome, PinTarget } from './pin-target.ts'
+import { importCar } from './kubo-import.ts'
+import type { PinFiles, PinItem, PinOptions, PinOutcome, PinTarget } from './pin-target.ts'
 
 export interface KuboOptions {
   /** `http://127.0.0.1:5001` */
   readonly apiUrl: string
+  /** `kubo` when it is the only one. */
+  readonly name?: string
   /** A call that moves no content must answer within this. */
   readonly callMs: number
   /** Per batch of pins; long, since content moves. */
   readonly importMs: number
 }
 
-const PIECE_BYTES = 256 * 1024
+/** Where our files are in Kubo's mutable file system. */
+const FILES = '/towerlight'
+/** Roots in one call: they go into the URL. */
+const UNPINNED_AT_ONCE = 100
 
 export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
   const [{ create }, { CID }] = await Promise.all([import('kubo-rpc-client'), import('multiformats/cid')])
   const client = create({ url: options.apiUrl })
-  const { callMs, importMs } = options
+  const { apiUrl, callMs, importMs } = options
 
   return {
-    name: 'kubo',
+    name: options.name ?? 'kubo',
 
     async pin(items, options) {
       const outcomes = new Map<Cid, PinOutcome>()
       let left = items
       while (left.length > 0) {
-        for (const outcome of await importBatch(client, left, importMs, options))
+        for (const outcome of await importBatch(apiUrl, left, importMs, options))
           outcomes.set(outcome.root, outcome)
         const before = left.length
         left = left.filter(({ root }) => !outcomes.has(root))
@@ -46,11 +53,10 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
       return items.map(({ root }) => outcomes.get(root) ?? { root })
     },
 
-    async unpin(root, { signal }) {
-      try {
-        await client.pin.rm(CID.parse(root), { recursive: true, signal: within(signal, callMs) })
-      } catch (cause) {
-        if (!/not pinned/.test(String(cause))) throw down(cause)
+    async unpin(roots, { signal }) {
+      for (let from = 0; from < roots.length; from += UNPINNED_AT_ONCE) {
+        const group = roots.slice(from, from + UNPINNED_AT_ONCE)
+        await Promise.all(group.map(root => unpinOne(client, CID.parse(root), within(signal, importMs))))
       }
     },
 
@@ -97,12 +103,73 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
       return collected(content, sizeBytes)
     },
 
-    async fetchNode(cid, { signal }) {
+    async fetchBlock(cid, { signal }) {
       try {
         return await client.block.get(CID.parse(cid), { signal: within(signal, callMs) })
       } catch (cause) {
+        if (/not found/.test(String(cause))) return undefined
         throw down(cause)
       }
+    },
+
+    files: filesOf(client, callMs),
+  }
+}
+
+async function unpinOne(
+  client: KuboRPCClient,
+  root: Parameters<KuboRPCClient['pin']['rm']>[0],
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await client.pin.rm(root, { recursive: true, signal })
+  } catch (cause) {
+    if (!/not pinned/.test(String(cause))) throw down(cause)
+  }
+}
+
+function filesOf(client: KuboRPCClient, callMs: number): PinFiles {
+  const whenThere = async <T>(call: Promise<T>): Promise<T | undefined> => {
+    try {
+      return await call
+    } catch (cause) {
+      if (/does not exist/.test(String(cause))) return undefined
+      throw cause instanceof EdgeError ? cause : down(cause)
+    }
+  }
+  return {
+    async read(path, maxBytes, { signal }) {
+      const until = { signal: within(signal, callMs) }
+      const found = await whenThere(client.files.stat(`${FILES}/${path}`, until))
+      if (!found) return undefined
+      if (found.size > maxBytes) throw new EdgeError('UPSTREAM_LIED', `${path} has ${found.size} bytes in Kubo`)
+      return await collected(client.files.read(`${FILES}/${path}`, until), found.size)
+    },
+    async write(path, bytes, { signal }) {
+      const how = { create: true, parents: true, truncate: true, cidVersion: 1, rawLeaves: true } as const
+      try {
+        await client.files.write(`${FILES}/${path}`, bytes, { ...how, signal: within(signal, callMs) })
+      } catch (cause) {
+        throw down(cause)
+      }
+    },
+    async list(folder, { signal }) {
+      const found: string[] = []
+      const walk = async (below: string): Promise<void> => {
+        const entries = await whenThere(
+          Array.fromAsync(client.files.ls(`${FILES}/${below}`, { signal: within(signal, callMs) })),
+        )
+        for (const { name, type } of entries ?? []) {
+          if (type === 'directory') await walk(`${below}${name}/`)
+          else found.push(`${below}${name}`)
+        }
+      }
+      await walk(folder)
+      return found
+    },
+    async remove(paths, { signal }) {
+      for (const path of paths)
+        await whenThere(client.files.rm(`${FILES}/${path}`, { signal: within(signal, callMs) }))
     },
   }
 }
@@ -112,44 +179,21 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
  * archive: then the answer is about that item alone, and the others go again without it.
  */
 async function importBatch(
-  client: KuboRPCClient,
+  apiUrl: string,
   items: readonly PinItem[],
   importMs: number,
-  { signal }: Abortable,
+  { signal }: PinOptions,
 ): Promise<readonly PinOutcome[]> {
   const unreadable = new Map<Cid, Error>()
   const roots = items.map(({ root }) => root)
-  const archive = inLargePieces(carOf(roots, blocksOf(items, unreadable, { signal })))
-  const outcomes: PinOutcome[] = []
+  const archive = carOf(roots, blocksOf(items, unreadable, { signal }))
   try {
-    const answers = client.dag.import([archive], { pinRoots: true, signal: within(signal, importMs) })
-    for await (const {
-      root: { cid, pinErrorMsg },
-    } of answers) {
-      const root = parseCid(cid.toString())
-      outcomes.push(pinErrorMsg ? { root, error: new Error(pinErrorMsg) } : { root })
-    }
-    return outcomes
+    return await importCar(apiUrl, archive, { signal: within(signal, importMs) })
   } catch (cause) {
     signal.throwIfAborted()
     if (unreadable.size === 0) throw down(cause)
     return [...unreadable].map(([root, error]) => ({ root, error }))
   }
-}
-
-/** Small blocks would each cost a turn through fetch's streams: twice the time for 2,000 small items. */
-async function* inLargePieces(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
-  let gathered: Uint8Array[] = []
-  let sizeBytes = 0
-  for await (const piece of pieces) {
-    gathered.push(piece)
-    sizeBytes += piece.length
-    if (sizeBytes < PIECE_BYTES) continue
-    yield Buffer.concat(gathered)
-    gathered = []
-    sizeBytes = 0
-  }
-  if (sizeBytes > 0) yield Buffer.concat(gathered)
 }
 
 /**

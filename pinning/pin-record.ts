@@ -2,9 +2,12 @@
  * What we remember of each pin, per target: its status, why, when it was last proven. A SQLite file
  * of its own, `pins.db`; losing it loses no pin, since wishes come from the manifests and the
  * operator, and the targets say what they keep.
+ *
+ * Rows are read and written some hundreds at a time, with a turn for others in between: a hundred
+ * thousand pins must not hold up who is being served (I6).
  */
-import { DatabaseSync } from 'node:sqlite'
 import type { Cid } from '../manifests/cid.ts'
+import { Database, type Row } from '../node/store/database.ts'
 import type { KnownPin, PinStatus } from './plan-pins.ts'
 
 export interface PinRow extends KnownPin {
@@ -16,66 +19,105 @@ export interface PinRow extends KnownPin {
   readonly provedAtMs: number | null
 }
 
-export interface PinRecord extends Disposable {
-  known(target: string): ReadonlyMap<Cid, PinRow>
-  /** All in one transaction. */
-  put(rows: Iterable<PinRow>): void
-  forget(target: string, roots: Iterable<Cid>): void
-  /** Counts and bytes by target and status. */
-  summary(): readonly {
-    target: string
-    status: PinStatus
-    pins: number
-    bytes: number
-    provedAtMs: number | null
-  }[]
+export interface PinCount {
+  readonly target: string
+  readonly status: PinStatus
+  readonly pins: number
+  readonly bytes: number
+  /** The oldest proof; null when one was never proven. */
+  readonly provedAtMs: number | null
 }
 
-export function openPinRecord(path: string): PinRecord {
-  const database = new DatabaseSync(path)
-  database.exec(`
-    PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
-    CREATE TABLE IF NOT EXISTS pins (
-      target TEXT NOT NULL, root TEXT NOT NULL, status TEXT NOT NULL, attempts INTEGER NOT NULL,
-      retryAtMs INTEGER NOT NULL, sizeBytes INTEGER NOT NULL, why TEXT NOT NULL, error TEXT,
-      provedAtMs INTEGER, PRIMARY KEY (target, root)
-    ) STRICT, WITHOUT ROWID;`)
-  const select = database.prepare('SELECT * FROM pins WHERE target = ?')
-  const upsert = database.prepare(
-    `INSERT OR REPLACE INTO pins (target, root, status, attempts, retryAtMs, sizeBytes, why, error, provedAtMs)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-  )
-  const remove = database.prepare('DELETE FROM pins WHERE target = ? AND root = ?')
-  const summary = database.prepare(
-    `SELECT target, status, count(*) AS pins, sum(sizeBytes) AS bytes, min(provedAtMs) AS provedAtMs
-     FROM pins GROUP BY target, status ORDER BY target, status`,
-  )
+export interface PinRecord extends Disposable {
+  known(target: string): Promise<ReadonlyMap<Cid, PinRow>>
+  put(rows: readonly PinRow[]): Promise<void>
+  forget(target: string, roots: readonly Cid[]): Promise<void>
+  /** Pinned ones whose proof is the oldest, or never was; at most `limit`. */
+  leastProven(target: string, limit: number): readonly PinRow[]
+  /** Rows after a root, in the order of roots; at most `limit`. */
+  page(target: string, after: string, limit: number): readonly PinRow[]
+  /** Counts and bytes by target and status. */
+  summary(): readonly PinCount[]
+}
 
-  const inTransaction = (change: () => void) => {
-    database.exec('BEGIN IMMEDIATE')
-    try {
-      change()
-      database.exec('COMMIT')
-    } catch (error) {
-      database.exec('ROLLBACK')
-      throw error
+const SCHEMA = `
+CREATE TABLE pins (
+  target TEXT NOT NULL, root TEXT NOT NULL, status TEXT NOT NULL, attempts INTEGER NOT NULL,
+  retryAtMs INTEGER NOT NULL, sizeBytes INTEGER NOT NULL, why TEXT NOT NULL, error TEXT,
+  provedAtMs INTEGER, PRIMARY KEY (target, root)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX pins_by_proof ON pins (target, status, provedAtMs, sizeBytes)`
+const ROWS_AT_ONCE = 200
+
+export function openPinRecord(path: string): PinRecord {
+  const database = new Database({
+    path,
+    schema: SCHEMA,
+    readOnly: false,
+    derived: true,
+    onDamage: () => {}, // the next round asks the targets
+  })
+  let summary: readonly PinCount[] | undefined
+
+  const inSlices = async <T>(all: readonly T[], change: (one: T) => void) => {
+    for (let from = 0; from < all.length; from += ROWS_AT_ONCE) {
+      database.transaction(() => all.slice(from, from + ROWS_AT_ONCE).forEach(change))
+      summary = undefined
+      await turn()
     }
   }
+  const page = (target: string, after: string, limit: number) =>
+    database
+      .all('SELECT * FROM pins WHERE target = ? AND root > ? ORDER BY root LIMIT ?', target, after, limit)
+      .map(rowOf)
 
   return {
-    known: target => new Map((select.all(target) as unknown as PinRow[]).map(row => [row.root, row])),
+    async known(target) {
+      const known = new Map<Cid, PinRow>()
+      for (let after = ''; ; await turn()) {
+        const rows = page(target, after, ROWS_AT_ONCE)
+        for (const row of rows) known.set(row.root, row)
+        after = rows.at(-1)?.root ?? ''
+        if (rows.length < ROWS_AT_ONCE) return known
+      }
+    },
     put: rows =>
-      inTransaction(() => {
-        for (const row of rows) {
-          const { target, root, status, attempts, retryAtMs, sizeBytes, why, error, provedAtMs } = row
-          upsert.run(target, root, status, attempts, retryAtMs, sizeBytes, why, error, provedAtMs)
-        }
+      inSlices(rows, ({ target, root, status, attempts, retryAtMs, sizeBytes, why, error, provedAtMs }) => {
+        database.run(
+          `INSERT OR REPLACE INTO pins (target, root, status, attempts, retryAtMs, sizeBytes, why, error, provedAtMs)
+           VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+          ...[target, root, status, attempts, retryAtMs, sizeBytes, why, error, provedAtMs],
+        )
       }),
     forget: (target, roots) =>
-      inTransaction(() => {
-        for (const root of roots) remove.run(target, root)
+      inSlices(roots, root => {
+        database.run('DELETE FROM pins WHERE target = ? AND root = ?', target, root)
       }),
-    summary: () => summary.all() as unknown as ReturnType<PinRecord['summary']>,
-    [Symbol.dispose]: () => database.close(),
+    leastProven: (target, limit) =>
+      database
+        .all(
+          `SELECT * FROM pins WHERE target = ? AND status = 'pinned' ORDER BY provedAtMs LIMIT ?`,
+          target,
+          limit,
+        )
+        .map(rowOf),
+    page,
+    summary() {
+      summary ??= database.all(
+        `SELECT target, status, count(*) AS pins, sum(sizeBytes) AS bytes,
+           CASE WHEN count(provedAtMs) = count(*) THEN min(provedAtMs) END AS provedAtMs
+         FROM pins GROUP BY target, status ORDER BY target, status`,
+      ) as unknown as readonly PinCount[]
+      return summary
+    },
+    [Symbol.dispose]: () => database[Symbol.dispose](),
   }
+}
+
+function rowOf(row: Row): PinRow {
+  return row as unknown as PinRow
+}
+
+function turn(): Promise<void> {
+  return new Promise(resolve => setImmediate(resolve))
 }

@@ -41,7 +41,7 @@ function pinTargetContract(open: () => Promise<PinTarget>): void {
     for (const extent of item.extents) pieces.push(await target.fetchExtent(extent, { signal }))
     expect(Buffer.concat(pieces as Uint8Array[]).equals(item.bytes)).toBe(true)
     for await (const { cid, bytes } of item.nodes()) {
-      expect(Buffer.from((await target.fetchNode(cid, { signal })) ?? []).equals(bytes)).toBe(true)
+      expect(Buffer.from((await target.fetchBlock(cid, { signal })) ?? []).equals(bytes)).toBe(true)
     }
   })
 
@@ -54,11 +54,33 @@ function pinTargetContract(open: () => Promise<PinTarget>): void {
     expect(await Array.fromAsync(target.list({ signal }))).not.toContain(whole.root)
   })
 
+  it('keeps small files by name, and replaces them', async () => {
+    const { files } = await open()
+    for (const text of ['first', 'the second one', 'third']) {
+      await files.write('repo-v1/metadata/timestamp.json', Buffer.from(text), { signal })
+      const bytes = await files.read('repo-v1/metadata/timestamp.json', 100, { signal })
+      expect(Buffer.from(bytes ?? []).toString()).toBe(text)
+    }
+    await files.write('repo-v1/empty', Buffer.alloc(0), { signal })
+    await files.write('other-v1/a', Buffer.from('a'), { signal })
+    expect((await files.list('repo-v1/', { signal })).toSorted()).toEqual([
+      'repo-v1/empty',
+      'repo-v1/metadata/timestamp.json',
+    ])
+    expect(await files.read('repo-v1/nothing', 100, { signal })).toBeUndefined()
+    expect(await files.list('nowhere-v1/', { signal })).toEqual([])
+    await expect(files.read('repo-v1/metadata/timestamp.json', 4, { signal })).rejects.toMatchObject({
+      code: 'UPSTREAM_LIED',
+    })
+    await files.remove(['repo-v1/empty', 'repo-v1/metadata/timestamp.json'], { signal })
+    expect(await files.list('repo-v1/', { signal })).toEqual([])
+  })
+
   it('unpins one item and keeps what others share', async () => {
     const target = await open()
     const [kept, removed] = [items[5] as MemoryItem, items[6] as MemoryItem]
-    await target.unpin(removed.root, { signal })
-    await target.unpin(removed.root, { signal })
+    await target.unpin([removed.root], { signal })
+    await target.unpin([removed.root], { signal })
     const listed = await Array.fromAsync(target.list({ signal }))
     expect(listed).toContain(kept.root)
     expect(listed).not.toContain(removed.root)
@@ -112,7 +134,7 @@ describe.runIf(haveServer('minio'))('MinIO, six drives with two of them for pari
     const target = await openS3Target({ url: minio.url, ...s3Options }, { signal })
     const cid = rawCidOf(sha256Of('nowhere'))
     expect(await target.fetchExtent({ cid, sizeBytes: 7 }, { signal })).toBeUndefined()
-    expect(await target.fetchNode(cid, { signal })).toBeUndefined()
+    expect(await target.fetchBlock(cid, { signal })).toBeUndefined()
   })
 
   it('is down when it is killed', async () => {

@@ -49,8 +49,8 @@ it('nothing is left to do once the target keeps what is wished and nothing else'
   })
 })
 
-it('backs off to half a minute and no further', () => {
-  expect([1, 2, 3, 6, 50].map(retryDelayMs)).toEqual([1000, 2000, 4000, 30_000, 30_000])
+it('backs off to a quarter of a minute and no further', () => {
+  expect([1, 2, 3, 6, 50].map(retryDelayMs)).toEqual([1000, 2000, 4000, 15_000, 15_000])
 })
 
 it('tells the shortfall in bytes', () => {

@@ -58,9 +58,9 @@ export function planPins(
   return { pin, lost, kept, unpin, waiting }
 }
 
-/** Doubles from 1 s to 30 s: a target that returns is pinned to again within half a minute. */
+/** Doubles from 1 s to 15 s: a target that returns has its pins again within half a minute. */
 export function retryDelayMs(attempts: number): number {
-  return Math.min(30_000, 1000 * 2 ** Math.min(attempts - 1, 10))
+  return Math.min(15_000, 1000 * 2 ** Math.min(attempts - 1, 10))
 }
 
 /**

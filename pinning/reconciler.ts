@@ -4,17 +4,22 @@
  * a target that is down ends the round, and the next begins where this one stopped.
  */
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
-import type { Cid } from '../manifests/cid.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import type { PinRecord, PinRow } from './pin-record.ts'
 import type { PinItem, PinTarget } from './pin-target.ts'
 import { planPins, type PinStatus, retryDelayMs, shortfallBytes, type WantedPin } from './plan-pins.ts'
 
-/** Where wishes and content come from; the composition root joins it to the library. */
+/** Where wishes and content come from (`library-source.ts`). */
 export interface PinSource {
-  wanted(): AsyncIterable<WantedPin>
+  wanted(options: Abortable): Promise<Wishes>
   /** Undefined while the item is not whole here: it is pinned in a later round. */
-  item(root: Cid): PinItem | undefined
+  item(wish: Pick<WantedPin, 'root' | 'sizeBytes'>): PinItem | undefined
+}
+
+export interface Wishes {
+  readonly pins: readonly WantedPin[]
+  /** False when something could not be asked just now: then nothing is let go. */
+  readonly complete: boolean
 }
 
 export interface RoundReport {
@@ -59,41 +64,49 @@ export async function reconcile(
   options: Abortable,
 ): Promise<RoundReport> {
   const observed = new Set(await Array.fromAsync(target.list(options)))
-  const wanted = await Array.fromAsync(source.wanted())
-  const known = record.known(target.name)
+  const { pins: wanted, complete } = await source.wanted(options)
+  const known = await record.known(target.name)
   const plan = planPins(wanted, observed, known, nowMs())
 
   const rowOf = (pin: WantedPin, status: PinStatus, error: string | null = null): PinRow => {
-    const before = known.get(pin.root)
+    const { root, sizeBytes, why } = pin
+    const before = known.get(root)
     const attempts = status === 'failed' ? (before?.attempts ?? 0) + 1 : 0
     const retryAtMs = status === 'failed' ? nowMs() + retryDelayMs(attempts) : 0
     const provedAtMs = before?.provedAtMs ?? null
-    return { ...pin, target: target.name, status, attempts, retryAtMs, error, provedAtMs }
+    return { target: target.name, root, sizeBytes, why, status, attempts, retryAtMs, error, provedAtMs }
   }
-
-  const short = shortfallBytes(plan.pin, plan.pin.length > 0 ? await target.roomBytes(options) : undefined)
-  if (short > 0) {
-    throw new EdgeError(
-      'PIN_REFUSED',
-      `${target.name} is ${short} bytes short of room for ${plan.pin.length} pins`,
-    )
+  const isNews = ({ root, why }: WantedPin) => {
+    const before = known.get(root)
+    return before?.status !== 'pinned' || before.why !== why
   }
-  record.put(plan.kept.map(pin => rowOf(pin, 'pinned')))
+  await record.put(plan.kept.filter(isNews).map(pin => rowOf(pin, 'pinned')))
   const lost = new Set(plan.lost)
-  record.put(plan.pin.map(pin => rowOf(pin, lost.has(pin.root) ? 'unexpectedly-unpinned' : 'queued')))
+  await record.put(
+    plan.pin
+      .filter(pin => lost.has(pin.root) || known.get(pin.root)?.status !== 'queued')
+      .map(pin => rowOf(pin, lost.has(pin.root) ? 'unexpectedly-unpinned' : 'queued')),
+  )
+
+  // what is not whole here waits; the rest has to fit, all of it (I4)
+  const ready = plan.pin.filter(pin => source.item(pin) !== undefined)
+  const short = shortfallBytes(ready, ready.length > 0 ? await target.roomBytes(options) : undefined)
+  if (short > 0) {
+    throw new EdgeError('PIN_REFUSED', `${target.name} is ${short} bytes short of room for ${ready.length} pins`)
+  }
 
   let bytes = 0
   let pinned = 0
   let failed = 0
-  let absent = 0
-  for (const batch of batchesOf(plan.pin)) {
+  let gone = 0
+  for (const batch of batchesOf(ready)) {
     options.signal.throwIfAborted()
-    const items = batch.flatMap(pin => source.item(pin.root) ?? [])
-    absent += batch.length - items.length
+    const items = batch.flatMap(pin => source.item(pin) ?? [])
+    gone += batch.length - items.length
     const wishOf = new Map(batch.map(pin => [pin.root, pin]))
-    record.put(items.map(item => rowOf(wishOf.get(item.root) as WantedPin, 'pinning')))
+    await record.put(items.map(item => rowOf(wishOf.get(item.root) as WantedPin, 'pinning')))
     const outcomes = items.length > 0 ? await target.pin(items, options) : []
-    record.put(
+    await record.put(
       outcomes.map(({ root, error }) =>
         rowOf(wishOf.get(root) as WantedPin, error ? 'failed' : 'pinned', error?.message),
       ),
@@ -105,18 +118,20 @@ export async function reconcile(
         bytes += wishOf.get(root)?.sizeBytes ?? 0
       }
     }
-    onProgress?.({ target: target.name, done: pinned + failed + absent, total: plan.pin.length, bytes })
+    onProgress?.({ target: target.name, done: pinned + failed + gone, total: ready.length, bytes })
   }
 
-  for (const root of plan.unpin) if (observed.has(root)) await target.unpin(root, options)
-  record.forget(target.name, plan.unpin)
+  const unpin = complete ? plan.unpin : []
+  const held = unpin.filter(root => observed.has(root))
+  if (held.length > 0) await target.unpin(held, options)
+  await record.forget(target.name, unpin)
   return {
     target: target.name,
     pinned,
     failed,
-    unpinned: plan.unpin.length,
+    unpinned: unpin.length,
     lost: plan.lost.length,
-    waiting: absent + plan.waiting.length,
+    waiting: plan.pin.length - ready.length + gone + plan.waiting.length,
     bytes,
   }
 }

@@ -1,8 +1,11 @@
 /**
- * An S3 server (MinIO) as a pin target. An extent's content is one object, `extents-v1/<cid>`; its
- * dag-pb nodes are `nodes-v1/<cid>`; an item is kept once its marker, `pins-v1/<root>`, is written,
- * which happens last. Markers list what the item needs, so that removing one frees exactly what no
- * other needs.
+ * An S3 server (MinIO) as a pin target. An item of one block is one object, `extents-v1/<cid>`, and
+ * is kept once that is there. A larger one has its extents' content there, its dag-pb nodes at
+ * `nodes-v1/<cid>`, and is kept once its marker, `pins-v1/<root>`, is written, which happens last.
+ * Markers list what the item needs, so that removing one frees exactly what no other needs.
+ *
+ * Round trips are what small items cost: so one write each, without asking first. Only content that
+ * is larger than a question is asked for.
  *
  * Nothing is asked of the server that Garage and SeaweedFS lack: no versioning, locks or tags.
  */
@@ -13,7 +16,7 @@ import { EdgeError } from '../manifests/errors.ts'
 import type { Abortable, ExtentRef } from '../manifests/extent.ts'
 import { parseNode } from '../manifests/unixfs.ts'
 import { Bucket, type S3Options } from './bucket.ts'
-import type { PinItem, PinOutcome, PinTarget } from './pin-target.ts'
+import type { PinItem, PinOptions, PinOutcome, PinTarget } from './pin-target.ts'
 
 interface Marker {
   readonly root: Cid
@@ -22,8 +25,12 @@ interface Marker {
 }
 
 const EXTENTS = 'extents-v1/'
+/** Extents of one raw block: only items of one block have these. */
+const RAW_EXTENTS = `${EXTENTS}bafk`
 const NODES = 'nodes-v1/'
 const PINS = 'pins-v1/'
+/** From here on a HEAD is cheaper than sending again what may be there. */
+const ASKED_BYTES = 128 * 1024
 
 /** Creates the bucket when it is missing. @throws EdgeError `PIN_TARGET_DOWN` */
 export async function openS3Target(options: S3Options, { signal }: Abortable): Promise<PinTarget> {
@@ -48,31 +55,28 @@ export async function openS3Target(options: S3Options, { signal }: Abortable): P
       )
     },
 
-    async unpin(root, options) {
-      const gone = await markerOf(bucket, root, options)
-      if (!gone) return
-      await bucket.remove([`${PINS}${root}`], options)
-      const needed = new Set<string>()
-      for await (const key of bucket.keys(PINS, options)) {
-        const other = await markerOf(bucket, key.slice(PINS.length), options)
-        for (const { cid } of other?.extents ?? []) needed.add(EXTENTS + cid)
-        for (const cid of other?.nodes ?? []) needed.add(NODES + cid)
-      }
-      const keys = [...gone.extents.map(({ cid }) => EXTENTS + cid), ...gone.nodes.map(cid => NODES + cid)]
+    async unpin(roots, options) {
+      const markers = await markersOf(bucket, roots.filter(isTree), limit, options)
       await bucket.remove(
-        keys.filter(key => !needed.has(key)),
+        roots.map(root => (isTree(root) ? PINS + root : EXTENTS + root)),
         options,
       )
+      if (markers.length === 0) return
+      const others = (await Array.fromAsync(bucket.keys(PINS, options))).map(rootIn)
+      const needed = new Set((await markersOf(bucket, others, limit, options)).flatMap(keysOf))
+      const free = new Set(markers.flatMap(keysOf)).difference(needed)
+      await bucket.remove([...free], options)
     },
 
     async *list(options) {
-      for await (const key of bucket.keys(PINS, options)) yield parseCid(key.slice(PINS.length))
+      for (const prefix of [PINS, RAW_EXTENTS]) {
+        for await (const key of bucket.keys(prefix, options)) yield rootIn(key)
+      }
     },
 
     async prove({ root, extents }, options) {
-      if (!(await bucket.read(`${PINS}${root}`, options))) {
+      if (isTree(root) && (await bucket.sizeOf(PINS + root, options)) === undefined)
         throw new EdgeError('CHUNK_ABSENT', `S3 has no marker for ${root}`)
-      }
       const sizes = await Promise.all(
         extents.map(extent => limit(() => proveExtent(bucket, extent, options))),
       )
@@ -81,37 +85,77 @@ export async function openS3Target(options: S3Options, { signal }: Abortable): P
 
     roomBytes: () => Promise.resolve(undefined),
     fetchExtent: ({ cid }, options) => bucket.read(EXTENTS + cid, options),
-    fetchNode: (cid, options) => bucket.read(NODES + cid, options),
+    fetchBlock: (cid, options) => bucket.read((isTree(cid) ? NODES : EXTENTS) + cid, options),
+
+    files: {
+      async read(path, maxBytes, options) {
+        const sizeBytes = await bucket.sizeOf(path, options)
+        if (sizeBytes === undefined) return undefined
+        if (sizeBytes > maxBytes) throw new EdgeError('UPSTREAM_LIED', `${path} has ${sizeBytes} bytes in S3`)
+        return await bucket.read(path, options)
+      },
+      write: (path, bytes, options) => bucket.write(path, bytes, options),
+      list: (folder, options) => Array.fromAsync(bucket.keys(folder, options)),
+      remove: (paths, options) => bucket.remove(paths, options),
+    },
   }
 }
 
 type Limit = ReturnType<typeof pLimit>
 
-async function pinOne(bucket: Bucket, item: PinItem, limit: Limit, options: Abortable): Promise<void> {
-  const nodes: Cid[] = []
-  const writes: Promise<void>[] = []
-  for await (const node of item.nodes(options)) {
-    nodes.push(node.cid)
-    writes.push(limit(() => bucket.writeOnce(NODES + node.cid, () => Promise.resolve(node.bytes), options)))
+async function pinOne(bucket: Bucket, item: PinItem, limit: Limit, options: PinOptions): Promise<void> {
+  const writeExtent = async ({ cid, sizeBytes }: ExtentRef) => {
+    const asks = !options.anew && sizeBytes >= ASKED_BYTES
+    if (asks && (await bucket.sizeOf(EXTENTS + cid, options)) === sizeBytes) return
+    await bucket.write(EXTENTS + cid, await item.readExtent(cid, options), options)
   }
-  for (const { cid } of item.extents) {
-    writes.push(limit(() => bucket.writeOnce(EXTENTS + cid, () => item.readExtent(cid, options), options)))
+  const writes: Promise<void>[] = []
+  const start = (work: () => Promise<void>) => {
+    const write = limit(work)
+    write.catch(() => {}) // reported by the one who waits for all of them
+    writes.push(write)
+  }
+  for (const extent of item.extents) start(() => writeExtent(extent))
+  if (!isTree(item.root)) return void (await Promise.all(writes))
+
+  const nodes: Cid[] = []
+  for await (const { cid, bytes } of item.nodes(options)) {
+    nodes.push(cid)
+    start(() => bucket.write(NODES + cid, bytes, options))
   }
   await Promise.all(writes)
   const marker: Marker = { root: item.root, nodes, extents: item.extents }
-  await limit(() => bucket.write(`${PINS}${item.root}`, Buffer.from(JSON.stringify(marker)), options))
+  await limit(() => bucket.write(PINS + item.root, Buffer.from(JSON.stringify(marker)), options))
 }
 
-async function markerOf(bucket: Bucket, root: string, options: Abortable): Promise<Marker | undefined> {
-  const bytes = await bucket.read(PINS + root, options)
-  return bytes && (JSON.parse(Buffer.from(bytes).toString('utf8')) as Marker)
+function isTree(root: Cid): boolean {
+  return codecOf(root) === 'dag-pb'
+}
+
+function rootIn(key: string): Cid {
+  return parseCid(key.slice(key.indexOf('/') + 1))
+}
+
+/** Those that are there. */
+async function markersOf(
+  bucket: Bucket,
+  roots: readonly Cid[],
+  limit: Limit,
+  options: Abortable,
+): Promise<Marker[]> {
+  const texts = await Promise.all(roots.map(root => limit(() => bucket.read(PINS + root, options))))
+  return texts.flatMap(bytes => (bytes ? (JSON.parse(bytes.toString('utf8')) as Marker) : []))
+}
+
+function keysOf({ extents, nodes }: Marker): string[] {
+  return [...extents.map(({ cid }) => EXTENTS + cid), ...nodes.map(cid => NODES + cid)]
 }
 
 /** Reads the extent back and verifies it chunk by chunk. */
 async function proveExtent(bucket: Bucket, { cid }: ExtentRef, options: Abortable): Promise<number> {
   const content = await bucket.read(EXTENTS + cid, options)
   if (!content) throw new EdgeError('CHUNK_ABSENT', `S3 lacks extent ${cid}`)
-  if (codecOf(cid) === 'raw') {
+  if (!isTree(cid)) {
     if (sha256Of(content) !== digestOf(cid))
       throw new EdgeError('CHUNK_CORRUPT', `S3 has other bytes for ${cid}`)
     return content.length
