@@ -52,11 +52,15 @@ export function joinedRepoView(...views: readonly RepoView[]): RepoView {
 
 function filesOf({ accepted, manifests, denylist }: TrustRecord): ReadonlyMap<string, Uint8Array> {
   const files = new Map<string, Uint8Array>()
-  if (!accepted) return files
-  const roots = accepted.roots.map(bytes => ({ bytes, root: parseRoot(bytes) }))
+  if (!accepted?.served) return files
+  // an update under way may know newer roots: what is served need not stand up to those
+  const { rootVersion } = accepted.served
+  const roots = accepted.roots
+    .map(bytes => ({ bytes, root: parseRoot(bytes) }))
+    .filter(({ root }) => root.version <= rootVersion)
   for (const { bytes, root } of roots) files.set(`metadata/${root.version}.root.json`, bytes)
-  const root = roots.find(({ root }) => root.version === accepted.served?.rootVersion)?.root
-  if (!accepted.served || !root) return files
+  const root = roots.find(({ root }) => root.version === rootVersion)?.root
+  if (!root) return files
   putMetadata(files, accepted.served, root)
   const known = [...manifests].flatMap(([dataset, { current, next }]) =>
     [current, next].flatMap(bytes => (bytes ? [{ dataset, bytes }] : [])),

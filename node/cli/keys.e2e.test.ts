@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { loadKeys } from '../key-folder.ts'
-import { tower } from './test-tower.ts'
+import { tower } from './testing.ts'
 
 let folder: string
 let keys: string

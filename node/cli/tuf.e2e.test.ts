@@ -9,7 +9,7 @@ import { pipeline } from 'node:stream/promises'
 import { setImmediate } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { TestRepository } from '../../manifests/tuf/testing.ts'
-import { tower } from './test-tower.ts'
+import { tower } from './testing.ts'
 
 const PATH = 'health/guide/manifest.json'
 let folder: string

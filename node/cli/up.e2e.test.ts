@@ -1,10 +1,8 @@
 import { mkdtempDisposable, readFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
-import { text } from 'node:stream/consumers'
 import { describe, expect, it } from 'vitest'
-import { startTower } from './testing.ts'
+import { openTower } from './testing.ts'
 
 const SAMPLES = join(import.meta.dirname, '..', 'samples')
 
@@ -16,37 +14,12 @@ interface Said {
   readonly wire?: { readonly down: number; readonly up: number }
 }
 
-/** `tower up` until it says that it is ready, with all that it said. */
-async function openTower(folder: string) {
-  const { child, exit } = startTower(['up', '--port', '0', '--json'], { cwd: folder })
-  const said: Said[] = []
-  const stderr = text(child.stderr)
-  for await (const line of createInterface({ input: child.stdout })) {
-    said.push(JSON.parse(line) as Said)
-    if (said.at(-1)!.event === 'ready') break
-  }
-  child.stdout.resume()
-  const url = said.at(-1)?.url
-  if (url === undefined) throw new Error(`it never was ready: ${await stderr}`)
-  return {
-    said,
-    url,
-    get: async (path: string) => await fetch(new URL(path, url)),
-    async stop(signal: NodeJS.Signals = 'SIGINT') {
-      child.kill(signal)
-      return { code: await exit, stderr: await stderr }
-    },
-    async [Symbol.asyncDispose]() {
-      child.kill('SIGKILL')
-      await exit
-    },
-  }
-}
+const openUp = (folder: string) => openTower<Said>(['up', '--port', '0'], { cwd: folder })
 
 describe('tower up', () => {
   it('publishes, fills, updates for a small part of the bytes, serves, and stops on Ctrl-C', async () => {
     await using folder = await mkdtempDisposable(join(tmpdir(), 'towerlight-up-'))
-    await using tower = await openTower(folder.path)
+    await using tower = await openUp(folder.path)
     const [first, update] = tower.said.filter(({ event }) => event === 'filled')
     expect(first?.contentBytes).toBeGreaterThan(300_000)
     expect(update!.wire!.down + update!.wire!.up).toBeLessThan(first!.contentBytes! / 5)
@@ -77,21 +50,21 @@ describe('tower up', () => {
     expect(page.headers.get('content-type')).toMatch(/^text\/html/)
     expect(await page.text()).toContain('hands-and-water')
 
-    expect(await tower.stop()).toEqual({ code: 0, stderr: '' })
+    expect(await tower.stop('SIGINT')).toEqual({ code: 0, stderr: '' })
     await expect(tower.get('')).rejects.toThrow()
   }, 60_000)
 
   it('serves at once when started again, also after kill -9, without fetching content again', async () => {
     await using folder = await mkdtempDisposable(join(tmpdir(), 'towerlight-up-'))
     {
-      await using _killed = await openTower(folder.path)
+      await using _killed = await openUp(folder.path)
     }
-    await using tower = await openTower(folder.path)
+    await using tower = await openUp(folder.path)
     expect(tower.said.filter(({ event }) => event === 'filled')).toMatchObject([
       { what: 'fill', contentBytes: 0 },
     ])
     const response = await tower.get('data/education/light-and-colour/index.html')
     expect(await response.text()).toContain('Second release')
-    expect((await tower.stop('SIGTERM')).code).toBe(0)
+    expect((await tower.stop()).code).toBe(0)
   }, 60_000)
 })
