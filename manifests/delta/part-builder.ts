@@ -29,11 +29,13 @@ const RULES: readonly DictionaryRule[] = [
   { around: 128, ahead: 2 ** 14 },
 ]
 const NO_RULE: DictionaryRule = { around: 0, ahead: 0 }
+const FAST_LEVEL = 3
 const ESTIMATE_LEVEL = 6
 const GOOD_LEVEL = 19
 const BEST_LEVEL = 22
-/** Up to this many literals, everything is tried at the best level. */
+/** Up to this many literals, that shrink to less than this, everything is tried at the best level. */
 const THOROUGH_BYTES = 1024 * 1024
+const THOROUGH_RATIO_MAX = 0.5
 
 export class PartBuilder {
   readonly #layout: OldLayout
@@ -46,7 +48,7 @@ export class PartBuilder {
 
   async build(drafts: readonly Draft[]): Promise<BuiltPart> {
     const candidates = waysWorthTrying(drafts).map(way => this.#candidate(drafts.map(({ said }) => said[way]), drafts))
-    const thorough = Math.max(...candidates.map(({ literals }) => literals.length)) <= THOROUGH_BYTES
+    const thorough = await this.#isWorthTrying(candidates[0]!)
     let best: { size: number; candidate: Candidate } | undefined
     for (const candidate of candidates.length > 1 ? candidates : []) {
       const size = await this.#estimate(candidate, thorough ? GOOD_LEVEL : ESTIMATE_LEVEL)
@@ -74,6 +76,12 @@ export class PartBuilder {
       differences: Buffer.concat(said.map(({ differences }) => differences)),
       likeBlocks: likeBlocksOf(said, drafts, own, space, layout),
     }
+  }
+
+  /** Little, and not pictures and the like, of which the best level takes no more off. */
+  async #isWorthTrying(candidate: Candidate): Promise<boolean> {
+    const { length } = candidate.literals
+    return length <= THOROUGH_BYTES && (await this.#estimate(candidate, FAST_LEVEL)) < length * THOROUGH_RATIO_MAX + 1024
   }
 
   async #estimate(candidate: Candidate, level: number): Promise<number> {
