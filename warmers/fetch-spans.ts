@@ -24,6 +24,7 @@ export interface FileSpans {
   /** Range requests to make; what is staged already is left out. */
   readonly requests: readonly Span[]
   readonly purpose: Purpose
+  readonly urgent?: boolean
   readonly onBytes?: (bytes: number) => void
 }
 
@@ -79,7 +80,7 @@ async function fetchSpan(tools: FetchTools, file: FileSpans, span: Span, options
 
 async function receive(upstream: Upstream, staged: StagedRanges, file: FileSpans, request: Span, lacking: Span, { signal }: Abortable): Promise<void> {
   await using part = await staged.append(file.path, lacking.offset, request.offset)
-  for await (const bytes of upstream.readSpan(file.path, lacking, { signal, purpose: file.purpose, skipBytesMax: SKIP_BYTES_MAX })) {
+  for await (const bytes of upstream.readSpan(file.path, lacking, { signal, purpose: file.purpose, urgent: file.urgent ?? false, skipBytesMax: SKIP_BYTES_MAX })) {
     await part.write(bytes)
     file.onBytes?.(bytes.length)
   }

@@ -117,7 +117,7 @@ class HttpUpstream implements Upstream {
   ): AsyncGenerator<Uint8Array> {
     const { signal } = options
     const what = `${this.name}/${path}`
-    const lane = await this.#acquire(signal)
+    const lane = await this.#acquire(signal, options.urgent ?? false)
     const stop = new AbortController()
     const account = new Account(options.purpose, lane, this.#wire, this.#options.onWire)
     let answer: Answer | undefined
@@ -234,7 +234,7 @@ class HttpUpstream implements Upstream {
     if (downBytes > 0 && upBytes > 0) this.#cost = { ...this.#cost, downBytes, upBytes }
   }
 
-  async #acquire(signal: AbortSignal): Promise<Lane> {
+  async #acquire(signal: AbortSignal, urgent: boolean): Promise<Lane> {
     for (;;) {
       signal.throwIfAborted()
       const idle = this.#idle.pop()
@@ -244,18 +244,19 @@ class HttpUpstream implements Upstream {
         this.#all.add(lane)
         return lane
       }
-      await this.#turn(signal)
+      await this.#turn(signal, urgent)
     }
   }
 
-  async #turn(signal: AbortSignal): Promise<void> {
+  async #turn(signal: AbortSignal, urgent: boolean): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
     const leave = () => {
       const at = this.#waiting.indexOf(resolve)
       if (at >= 0) this.#waiting.splice(at, 1)
       resolve()
     }
-    this.#waiting.push(resolve)
+    if (urgent) this.#waiting.unshift(resolve)
+    else this.#waiting.push(resolve)
     signal.addEventListener('abort', leave, { once: true })
     await promise
     signal.removeEventListener('abort', leave)

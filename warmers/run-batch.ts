@@ -7,6 +7,7 @@ import type { Cid } from '../manifests/cid.ts'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import type { ContentStore } from '../node/store/store.ts'
+import { claimBundles } from './bundle-claims.ts'
 import { leaseBuffer } from './buffer-pool.ts'
 import { byHealth, reportUpstream } from './breaker.ts'
 import { fetchSpans, type FetchTools } from './fetch-spans.ts'
@@ -18,6 +19,8 @@ export type BatchStore = Pick<ContentStore, 'has' | 'admitExtent' | 'readRange'>
 
 export interface BatchTools extends FetchTools {
   readonly store: BatchStore
+  /** Somebody waits for it. */
+  readonly urgent?: boolean
   /** Content bytes stored and wire bytes received, as they come. */
   readonly onProgress?: (progress: { readonly contentBytes: number; readonly wireBytes: number }) => void
 }
@@ -36,6 +39,7 @@ export interface BatchResult {
  * did not take them. What was stored stays stored.
  */
 export async function runBatch(batch: Batch, tools: BatchTools, options: Abortable): Promise<BatchResult> {
+  using _mine = await claimBundles(tools.staged, batch.path, batch.steps.map(({ index }) => index), options)
   const outcome = { contentBytes: 0, fallbacks: [] as { want: Want; why: string }[] }
   const open = () => batch.steps.flatMap(step => stillWanted(step, tools.store, outcome.fallbacks))
   let upstreams: readonly Upstream[] = byHealth(tools.upstreams)
@@ -70,7 +74,7 @@ async function fetchFor(batch: Batch, steps: readonly Step[], tools: BatchTools,
   const requests = without(needed, joined(planned)).length === 0 ? planned : needed
   const purpose = { dataset: batch.dataset, reason: batch.reason }
   const onBytes = (wireBytes: number) => tools.onProgress?.({ contentBytes: 0, wireBytes })
-  await fetchSpans(tools, { path: batch.path, fileBytes: batch.fileBytes, requests, purpose, onBytes }, options)
+  await fetchSpans(tools, { path: batch.path, fileBytes: batch.fileBytes, requests, purpose, onBytes, ...(tools.urgent ? { urgent: true } : {}) }, options)
 }
 
 function touches(request: Span, needed: readonly Span[]): boolean {

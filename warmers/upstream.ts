@@ -49,6 +49,8 @@ export interface RequestCost {
 
 export interface ReadOptions extends Abortable {
   readonly purpose: Purpose
+  /** Somebody waits for it: goes before what else waits for a connection. */
+  readonly urgent?: boolean
 }
 
 export interface SpanOptions extends ReadOptions {
