@@ -29,8 +29,8 @@ export interface PrepareTools extends FetchTools {
 export interface Prepared {
   readonly dataset: string
   readonly revision: number
-  readonly publishedMs: number
-  readonly missing: Missing
+  /** What is to be fetched, the catalog's left out. */
+  readonly wants: readonly Want[]
   readonly sources: readonly Source[]
 }
 
@@ -55,17 +55,18 @@ export async function prepareDataset(
   let missing = await tools.releases.missing(dataset)
   for (let round = 0; round < ROUNDS_MAX && missing.nodes.length + missing.extents.length > 0; round++) {
     const hasMore = await sources.cover(missing)
-    const catalog = wantsOf(missing, noSteps).filter(({ priority }) => priority === -1)
+    const catalog = wantsOf({ extents: missing.extents.filter(({ rule }) => rule === 'catalog-v1') }, noSteps)
     const hasCatalog = catalog.length > 0 && (await fetchCatalog(dataset, catalog, sources, tools, options))
     if (!hasMore && !hasCatalog) break
     missing = await tools.releases.missing(dataset)
   }
-  return { dataset, revision: manifest.revision, publishedMs: Date.parse(manifest.published), missing, sources: sources.all }
+  const steps = stepsOf(manifest, missing, tools)
+  return { dataset, revision: manifest.revision, wants: wantsOf(missing, steps), sources: sources.all }
 }
 
 /** @param withoutDelta extents whose patch has failed before. */
 export function planPrepared(prepared: Prepared, tools: PrepareTools, withoutDelta: ReadonlySet<Cid> = new Set()): FillPlan {
-  return planFill(inputOf(prepared, wantsOf(prepared.missing, stepsOf(prepared, tools)), tools, withoutDelta))
+  return planFill(inputOf(prepared, prepared.wants, tools, withoutDelta))
 }
 
 function inputOf(
@@ -96,8 +97,9 @@ type StepOf = (extent: MissingExtent) => number
 const noSteps: StepOf = () => 0
 
 /** What each item's missing bytes would cost, and be worth. */
-function stepsOf({ dataset, publishedMs, missing }: Prepared, { demand }: PrepareTools): StepOf {
+function stepsOf({ dataset, published }: Manifest, missing: Missing, { demand }: PrepareTools): StepOf {
   if (!demand) return noSteps
+  const publishedMs = Date.parse(published)
   const sizes = new Map<string, number>()
   for (const { path, sizeBytes } of missing.extents) sizes.set(path, (sizes.get(path) ?? 0) + sizeBytes)
   const steps = new Map<string, number>()
@@ -111,7 +113,7 @@ function stepsOf({ dataset, publishedMs, missing }: Prepared, { demand }: Prepar
   }
 }
 
-function wantsOf(missing: Missing, stepOfExtent: StepOf): Want[] {
+function wantsOf(missing: Pick<Missing, 'extents'>, stepOfExtent: StepOf): Want[] {
   return missing.extents.map((extent, order) => ({
     cid: extent.cid,
     sizeBytes: extent.sizeBytes,

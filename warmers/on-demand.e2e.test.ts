@@ -1,0 +1,103 @@
+import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { bytesOf } from '../node/store/testing.ts'
+import { extentsOf, readCatalog } from './item-extents.ts'
+import { openOnDemand } from './on-demand.ts'
+import { openNode, openOrigin, signal, type Files } from './test-world.ts'
+
+const MIB = 1024 * 1024
+const FILES: Files = { 'film.mp4': bytesOf('film', 12 * MIB), 'other.mp4': bytesOf('other', 5 * MIB), 'note.txt': 'a note' }
+
+/** A node that knows the catalog of bulk content and has nothing of it. */
+async function world() {
+  const stack = new AsyncDisposableStack()
+  const origin = stack.use(await openOrigin())
+  const server = stack.use(await origin.serve())
+  const node = stack.use(await openNode(origin.root))
+  await origin.publish('media/films', FILES, { priority: 3 })
+  const upstream = node.upstream(server.url)
+  await node.fill([upstream], { limits: { priorityMax: 2 } })
+  const stop = new AbortController()
+  const allowed = { fetch: true }
+  const onDemand = openOnDemand({ ...node.request([upstream]), mayFetch: () => allowed.fetch, signal: stop.signal })
+  const manifest = node.releases.releases()[0]!.current!
+  const entries = await readCatalog(node.store, manifest, { signal })
+  const extentsHere = (path: string) => {
+    const { root, sizeBytes } = entries.find(entry => entry.path === path)!
+    return (extentsOf(node.store, root, sizeBytes) ?? []).map(({ cid }) => node.store.has(cid))
+  }
+  return { node, upstream, server, onDemand, allowed, entries, extentsHere, stop, [Symbol.asyncDispose]: () => stack.disposeAsync() }
+}
+
+describe('on demand', () => {
+  it('an absent item comes, its beginning first, and nothing else', async () => {
+    await using at = await world()
+    const before = at.upstream.wire.bytesDown
+    await at.onDemand.bring('media/films', 'film.mp4', { signal })
+    expect(at.extentsHere('film.mp4')[0]).toBe(true)
+    await expect.poll(() => at.extentsHere('film.mp4').every(Boolean), { timeout: 10_000 }).toBe(true)
+    expect(at.extentsHere('other.mp4').some(Boolean)).toBe(false)
+    expect(at.upstream.wire.bytesDown - before).toBeLessThan(12.2 * MIB)
+  })
+
+  it('forty who ask for the same cost one fetch', async () => {
+    await using at = await world()
+    const before = at.upstream.wire.bytesDown
+    await Promise.all(Array.from({ length: 40 }, () => at.onDemand.bring('media/films', 'other.mp4', { signal })))
+    await expect.poll(() => at.extentsHere('other.mp4').every(Boolean), { timeout: 10_000 }).toBe(true)
+    expect(at.upstream.wire.bytesDown - before).toBeLessThan(5.2 * MIB)
+  })
+
+  it('beside a fill of the same nothing is fetched twice', async () => {
+    await using at = await world()
+    const before = at.upstream.wire.bytesDown
+    await Promise.all([at.onDemand.bring('media/films', 'film.mp4', { signal }), at.node.fill([at.upstream])])
+    await expect.poll(() => at.extentsHere('film.mp4').every(Boolean), { timeout: 10_000 }).toBe(true)
+    expect(at.upstream.wire.bytesDown - before).toBeLessThan(17.3 * MIB)
+    await at.node.items('media/films')
+  })
+
+  it('one who leaves does not stop it for the others', async () => {
+    await using at = await world()
+    const leaving = new AbortController()
+    const left = at.onDemand.bring('media/films', 'film.mp4', { signal: leaving.signal })
+    const stays = at.onDemand.bring('media/films', 'film.mp4', { signal })
+    leaving.abort(new Error('out of range'))
+    await expect(left).rejects.toThrow('out of range')
+    await stays
+    expect(at.extentsHere('film.mp4')[0]).toBe(true)
+  })
+
+  it('says when it may not, or cannot', async () => {
+    await using at = await world()
+    at.allowed.fetch = false
+    await expect(at.onDemand.bring('media/films', 'film.mp4', { signal })).rejects.toMatchObject({ code: 'ITEM_ABSENT' })
+    at.allowed.fetch = true
+    await expect(at.onDemand.bring('media/films', 'no such thing', { signal })).rejects.toMatchObject({ code: 'ITEM_ABSENT' })
+    await at.server[Symbol.asyncDispose]()
+    await expect(at.onDemand.bring('media/films', 'film.mp4', { signal })).rejects.toMatchObject({ code: 'UPSTREAM_UNREACHABLE' })
+  })
+
+  it('a damaged extent is healed from the upstream', async () => {
+    await using at = await world()
+    await at.node.fill([at.upstream])
+    at.node.store.onHeal(at.onDemand)
+    const { root, sizeBytes } = at.entries.find(({ path }) => path === 'other.mp4')!
+    const [extent] = extentsOf(at.node.store, root, sizeBytes)!
+    const view = at.node.store.view(extent!.cid)!
+    const file = await fileOf(at.node.folder, extent!.cid)
+    const bytes = await readFile(file)
+    await writeFile(file, bytes.fill(0, 0, 300_000))
+    const chunk = { digest: view.digestAt(0), sizeBytes: view.sizeOf(0) }
+    const buffer = Buffer.alloc(chunk.sizeBytes)
+    expect(() => at.node.store.readChunkInto(extent!.cid, 0, chunk, buffer)).toThrow()
+    const healed = await at.node.store.healChunk(extent!.cid, 0, chunk, { signal })
+    expect(healed.equals(Buffer.from(FILES['other.mp4'] as Uint8Array).subarray(0, chunk.sizeBytes))).toBe(true)
+  })
+})
+
+async function fileOf(folder: string, cid: string): Promise<string> {
+  const names = await readdir(folder, { recursive: true })
+  return join(folder, names.find(name => name.endsWith(cid))!)
+}
