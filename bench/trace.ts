@@ -44,3 +44,18 @@ export function loadTrace(path: string): Trace {
     footprintBytes: lastSize.reduce((sum, bytes) => sum + bytes, 0),
   }
 }
+
+/** Gaps longer than this are days without a log, by trace; they are cut out of virtual time. */
+const UNLOGGED_SECONDS: Record<string, number> = { 'cran-mirror-dec': 12 * 3600 }
+
+/** The trace without the days that nobody logged. */
+export function withoutUnlogged(trace: Trace): Trace {
+  const gapMax = UNLOGGED_SECONDS[trace.name] ?? Infinity
+  let cut = 0
+  const seconds = trace.seconds.map((at, n) => {
+    const gap = n === 0 ? 0 : at - trace.seconds[n - 1]!
+    if (gap > gapMax) cut += gap
+    return at - cut
+  })
+  return { ...trace, seconds }
+}

@@ -5,10 +5,13 @@
  * expectations come in requests per day; they are turned into this clock by the node's own pace.
  */
 import { HazardTable } from './hazard-table.ts'
-import { logRateOf, promiseOf } from './promise.ts'
+import { logRateOf, NO_PROMISE, promiseOf } from './promise.ts'
 import { LIVE, type Slots } from './slots.ts'
 
 const SAMPLES_PER_REQUEST = 2
+export const SHAPE = { rows: 14, columns: 24 }
+/** Rows are octaves of the count; the first one stands for a quarter of a request. */
+const ROW_OF_ONE = 2
 /** A newcomer is valued as if asked for this long ago, in residents; .002 to .004 are equal. */
 const SOON = 0.002
 const DAY_SECONDS = 86_400
@@ -23,10 +26,11 @@ export class Demand {
   rebases = 0
   /** Set by the owner; the half-life of counts and the table's prior follow from it. */
   residents = 0
-  readonly table = new HazardTable()
+  readonly table = new HazardTable(SHAPE)
+  readonly #prior = new Float64Array(SHAPE.rows * SHAPE.columns)
   readonly #slots: Slots
   #random: number
-  #refitAt = 200
+  #refitAt = 0
   #refitLast = 0
   // requests and seconds, both decayed: their ratio is the pace
   #paceRequests = 0
@@ -36,6 +40,7 @@ export class Demand {
   constructor(slots: Slots, seed: number) {
     this.#slots = slots
     this.#random = seed | 0 || 1
+    this.#refit()
   }
 
   /**
@@ -48,7 +53,7 @@ export class Demand {
     const { count, last } = this.#slots
     const seen = count[slot]! > 0
     const age = this.now - last[slot]!
-    if (seen) this.table.addEvent(this.#logCount(slot, age), age)
+    if (seen) this.table.addEvent(this.#row(slot, age), Math.log2(age + 1))
     this.#sample(slot)
     const refit = this.now >= this.#refitAt
     if (refit) this.#refit()
@@ -58,17 +63,18 @@ export class Demand {
     return refit
   }
 
-  /** Log2 of the chance that the next request is for `slot`; what was promised is a floor. */
+  /** Log2 of the chance that the next request is for `slot`; what a planner promised holds. */
   logRate(slot: number): number {
     const age = this.now - this.#slots.last[slot]!
-    const learned = this.table.logRate(this.#logCount(slot, age), age)
-    const promise = this.#slots.promise[slot]!
-    return promise === 0 ? learned : Math.max(learned, logRateOf(promise))
+        const promise = this.#slots.promise[slot]!
+    if (promise !== NO_PROMISE) return logRateOf(promise)
+    return this.table.logRate(this.#row(slot, age), Math.log2(age + 1))
   }
 
   /** The same for one just requested, looked at a moment later. */
   logRateSoon(slot: number): number {
-    return this.table.logRate(Math.log2(this.#slots.count[slot]!), SOON * this.residents)
+    const row = Math.log2(this.#slots.count[slot]!) + ROW_OF_ONE
+    return this.table.logRate(row, Math.log2(SOON * this.residents + 1))
   }
 
   /** A planner's expectation, to be put into `promise`. */
@@ -121,13 +127,19 @@ export class Demand {
       const slot = Math.floor(this.random() * used)
       if (slot === requested || !(state[slot]! & LIVE) || count[slot] === 0) continue
       const age = this.now - last[slot]!
-      this.table.addExposure(this.#logCount(slot, age), age, live / SAMPLES_PER_REQUEST)
+      this.table.addExposure(this.#row(slot, age), Math.log2(age + 1), live / SAMPLES_PER_REQUEST)
     }
   }
 
   #refit(): void {
     const known = this.#slots.live
-    this.table.refit(known, this.residents)
+    const soon = 0.2 * Math.max(64, this.residents)
+    for (let cell = 0; cell < this.#prior.length; cell++) {
+      const requests = 2 ** (Math.floor(cell / SHAPE.columns) - ROW_OF_ONE)
+      const age = 2 ** (cell % SHAPE.columns)
+      this.#prior[cell] = requests / Math.sqrt((age + soon) * Math.max(100, known))
+    }
+    this.table.refit(this.#prior)
     const interval = this.now - this.#refitLast
     this.table.fade(2 ** (-interval / (20 * Math.max(200, known))))
     this.#refitLast = this.now
@@ -138,7 +150,7 @@ export class Demand {
     return 30 * Math.max(64, this.residents)
   }
 
-  #logCount(slot: number, age: number): number {
-    return Math.log2(this.#slots.count[slot]!) - age / this.#halfLife
+  #row(slot: number, age: number): number {
+    return Math.log2(this.#slots.count[slot]!) - age / this.#halfLife + ROW_OF_ONE
   }
 }

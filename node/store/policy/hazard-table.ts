@@ -1,53 +1,70 @@
 /**
- * A learned table of request rates: how often is an object asked for that had so many requests
- * (decayed) and was last asked for so long ago? Rate = events / exposure, per cell, learned online
- * from everything known, so the same code leans on recency where recency pays and on frequency
- * where frequency does.
+ * A learned table of request rates: how often is a thing asked for that looks like this? A row says
+ * how often it was asked for before, a column how long ago; rate = events / exposure per cell,
+ * learned online, so the same code leans on recency where recency pays and on frequency where
+ * frequency does.
  *
- * Time is counted in requests. Rates are log2 of the chance that the next request is for one given
- * object of that cell. Look-ups and additions are bilinear over the four neighbouring cells.
+ * The unit of time is the caller's. Look-ups and additions are bilinear over the four cells around
+ * (row, column), which need not be whole and are clamped to the table.
  */
 
-const ROWS = 14
-const COLUMNS = 24
-export const CELLS = ROWS * COLUMNS
 /** Weight of the prior, in events. Chosen on five traces; 40 is a little worse. */
 const PRIOR_EVENTS = 20
 
+export interface HazardShape {
+  readonly rows: number
+  readonly columns: number
+  /** Rows below this are another kind: they are not smoothed with the rest. */
+  readonly rowsApart?: number
+}
+
 export class HazardTable {
-  readonly #events = new Float64Array(CELLS)
-  readonly #exposure = new Float64Array(CELLS)
-  readonly #logRate = new Float64Array(CELLS)
-  readonly #correction = new Float64Array(CELLS)
-  readonly #logPrior = new Float64Array(CELLS)
+  readonly rows: number
+  readonly columns: number
+  readonly #rowsApart: number
+  readonly #rowMax: number
+  readonly #columnMax: number
+  readonly #events: Float64Array
+  readonly #exposure: Float64Array
+  readonly #logRate: Float64Array
+  readonly #correction: Float64Array
   // the cell found last, and how far into it
   #cell = 0
-  #row = 0
-  #column = 0
+  #below = 0
+  #right = 0
 
-  constructor() {
-    this.refit(1, 1)
+  constructor({ rows, columns, rowsApart = 0 }: HazardShape) {
+    this.rows = rows
+    this.columns = columns
+    this.#rowsApart = rowsApart
+    this.#rowMax = rows - 1.001
+    this.#columnMax = columns - 1.001
+    this.#events = new Float64Array(rows * columns)
+    this.#exposure = new Float64Array(rows * columns)
+    this.#logRate = new Float64Array(rows * columns)
+    this.#correction = new Float64Array(rows * columns)
   }
 
-  addEvent(logCount: number, age: number): void {
-    this.#find(logCount, age)
+  addEvent(row: number, column: number): void {
+    this.#find(row, column)
     this.#add(this.#events, 1)
   }
 
-  addExposure(logCount: number, age: number, amount: number): void {
-    this.#find(logCount, age)
+  addExposure(row: number, column: number, amount: number): void {
+    this.#find(row, column)
     this.#add(this.#exposure, amount)
   }
 
-  logRate(logCount: number, age: number): number {
-    this.#find(logCount, age)
+  /** Log2 of the rate: events per unit of exposure. */
+  logRate(row: number, column: number): number {
+    this.#find(row, column)
     const at = this.#cell
-    const row = this.#row
-    const column = this.#column
     const rate = this.#logRate
-    const above = rate[at]! + (rate[at + 1]! - rate[at]!) * column
-    const below = rate[at + COLUMNS]! + (rate[at + COLUMNS + 1]! - rate[at + COLUMNS]!) * column
-    return above + (below - above) * row
+    const next = at + this.columns
+    const above = rate[at]! + (rate[at + 1]! - rate[at]!) * this.#right
+    if (this.#below === 0) return above
+    const below = rate[next]! + (rate[next + 1]! - rate[next]!) * this.#right
+    return above + (below - above) * this.#below
   }
 
   /** The evidence itself, for snapshots. */
@@ -57,63 +74,64 @@ export class HazardTable {
 
   /** Old evidence fades: both tables, so that rates stay. */
   fade(factor: number): void {
-    for (let cell = 0; cell < CELLS; cell++) {
-      this.#events[cell]! *= factor
-      this.#exposure[cell]! *= factor
+    for (const table of this.evidence) {
+      for (let cell = 0; cell < table.length; cell++) table[cell]! *= factor
     }
   }
 
-  /** Evidence to rates: shrunk towards a prior where there is little, smoothed over neighbours. */
-  refit(known: number, residents: number): void {
-    const logPrior = this.#logPrior
+  /** Evidence to rates: shrunk towards `prior` where there is little, smoothed over neighbours. */
+  refit(prior: Float64Array): void {
     const correction = this.#correction
-    const soon = 0.2 * Math.max(64, residents)
-    for (let row = 0; row < ROWS; row++) {
-      for (let column = 0; column < COLUMNS; column++) {
-        const cell = row * COLUMNS + column
-        const prior = 2 ** (row - 2) / Math.sqrt((2 ** column + soon) * Math.max(100, known))
-        const events = this.#events[cell]! + PRIOR_EVENTS
-        const exposure = this.#exposure[cell]! + PRIOR_EVENTS / prior
-        logPrior[cell] = Math.log2(prior)
-        correction[cell] = Math.log2(events / exposure / prior)
-      }
+    for (let cell = 0; cell < prior.length; cell++) {
+      const events = this.#events[cell]! + PRIOR_EVENTS
+      const expected = this.#exposure[cell]! * prior[cell]! + PRIOR_EVENTS
+      correction[cell] = Math.log2(events / expected)
     }
-    for (let row = 0; row < ROWS; row++) {
-      for (let column = 0; column < COLUMNS; column++) {
-        let sum = 0
-        let weights = 0
-        for (let r = Math.max(0, row - 1); r <= Math.min(ROWS - 1, row + 1); r++) {
-          for (let c = Math.max(0, column - 1); c <= Math.min(COLUMNS - 1, column + 1); c++) {
-            const near = r * COLUMNS + c
-            const weight = (r === row && c === column ? 1 : 0.25) * (this.#events[near]! + 1)
-            sum += weight * correction[near]!
-            weights += weight
-          }
-        }
-        const cell = row * COLUMNS + column
-        this.#logRate[cell] = logPrior[cell]! + sum / weights
+    for (let row = 0; row < this.rows; row++) {
+      for (let column = 0; column < this.columns; column++) {
+        const cell = row * this.columns + column
+        this.#logRate[cell] = Math.log2(prior[cell]!) + this.#smoothed(row, column)
       }
     }
   }
 
-  #find(logCount: number, age: number): void {
-    const row = Math.min(Math.max(logCount + 2, 0), ROWS - 1.001)
-    const column = Math.min(Math.log2(age + 1), COLUMNS - 1.001)
-    const r = Math.floor(row)
-    const c = Math.floor(column)
-    this.#cell = r * COLUMNS + c
-    this.#row = row - r
-    this.#column = column - c
+  /** The correction, averaged over the 3 × 3 cells around, each as far as it is founded. */
+  #smoothed(row: number, column: number): number {
+    const apart = row < this.#rowsApart
+    const firstRow = Math.max(apart ? 0 : this.#rowsApart, row - 1)
+    const lastRow = Math.min((apart ? this.#rowsApart : this.rows) - 1, row + 1)
+    const lastColumn = Math.min(this.columns - 1, column + 1)
+    let sum = 0
+    let weights = 0
+    for (let r = firstRow; r <= lastRow; r++) {
+      for (let c = Math.max(0, column - 1); c <= lastColumn; c++) {
+        const near = r * this.columns + c
+        const weight = (r === row && c === column ? 1 : 0.25) * (this.#events[near]! + 1)
+        sum += weight * this.#correction[near]!
+        weights += weight
+      }
+    }
+    return sum / weights
+  }
+
+  #find(row: number, column: number): void {
+    const atRow = Math.min(Math.max(row, 0), this.#rowMax)
+    const atColumn = Math.min(Math.max(column, 0), this.#columnMax)
+    const r = Math.floor(atRow)
+    const c = Math.floor(atColumn)
+    this.#cell = r * this.columns + c
+    this.#below = atRow - r
+    this.#right = atColumn - c
   }
 
   #add(table: Float64Array, amount: number): void {
     const at = this.#cell
-    const below = amount * this.#row
+    const next = at + this.columns
+    const below = amount * this.#below
     const above = amount - below
-    const right = this.#column
-    table[at]! += above * (1 - right)
-    table[at + 1]! += above * right
-    table[at + COLUMNS]! += below * (1 - right)
-    table[at + COLUMNS + 1]! += below * right
+    table[at]! += above * (1 - this.#right)
+    table[at + 1]! += above * this.#right
+    table[next]! += below * (1 - this.#right)
+    table[next + 1]! += below * this.#right
   }
 }

@@ -22,7 +22,7 @@ import {
   type PolicyUsage,
   type TierPolicy,
 } from './policy.ts'
-import { NO_PROMISE } from './promise.ts'
+import { NO_PROMISE, promiseOf } from './promise.ts'
 import { Queues } from './queues.ts'
 import { Ranking } from './ranking.ts'
 import { EXEMPT_MASK, EXEMPT_SHIFT, HOT, RESIDENT, Slots } from './slots.ts'
@@ -131,6 +131,11 @@ export class LearnedPolicy implements TierPolicy {
     this.#changes?.note(slot)
     if (this.#slots.state[slot]! & EXEMPT_MASK) return
     this.#exemptBytes -= this.#slots.size[slot]!
+    // filled, and nobody said what for: as good as the average until somebody asks or a plan says
+    const { count, promise } = this.#slots
+    if (count[slot] === 0 && promise[slot] === NO_PROMISE) {
+      promise[slot] = promiseOf(-Math.log2(this.#demand.residents))
+    }
     this.#ranking.enqueue(slot)
   }
 

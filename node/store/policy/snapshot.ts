@@ -10,13 +10,12 @@
  * ours: after a restore it says what we missed (`adopt`, `remove`).
  */
 import { crc32 } from 'node:zlib'
-import type { Demand } from './demand.ts'
-import { CELLS } from './hazard-table.ts'
+import { SHAPE, type Demand } from './demand.ts'
 import { EXEMPT } from './policy.ts'
 import { EXEMPT_SHIFT, HOT, LIVE, RESIDENT, type Slots } from './slots.ts'
 
 const MAGIC = 0x31504c54
-const HEAD_BYTES = 4 + 4 + 8 + 2 * CELLS * 4
+const HEAD_BYTES = 4 + 4 + 8 + 2 * SHAPE.rows * SHAPE.columns * 4
 const RECORD_BYTES = 4 + 8 + 4 + 4 + 1 + 1
 const REBASE = 0x8000_0000
 /** Fills do not survive a restart as such: the warmers begin them anew. */

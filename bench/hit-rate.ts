@@ -1,0 +1,126 @@
+/**
+ * What share of requests, and of bytes, does the node answer from what it keeps?
+ *
+ *     node bench/hit-rate.ts --trace FILE [--capacity 0.1] [--links always|nightly|harsh]
+ *       [--policy NAME] [--alpha A] [--seeds N] [--neighbours N] [--rivals] [--http] [--svg FILE]
+ *
+ * The workload is a trace of real requests (`bench/trace.ts`); `--capacity` is a share of the bytes
+ * that it asks for, all tiers together. Always-on: every request counts, from a cold start. With
+ * windows: `bench/hit-rate/link-model.ts`. Beside ours: LRU, what an offline cache could reach
+ * (`bound` cannot be exceeded, `feasible` can be reached; with windows `forecast` knows 14 days), and
+ * with `--rivals` real NGINX and Varnish given the same. Prints one JSON line; ratios are medians of
+ * the seeds: those of the policy's sampling, with windows also those of the link.
+ */
+import { availableParallelism, cpus } from 'node:os'
+import { parseArgs } from 'node:util'
+import { POLICIES, replay } from './hit-rate/always.ts'
+import { runForecast, runLru, runOurs, type LinkResult, type World } from './hit-rate/intermittent.ts'
+import {
+  catalogOf,
+  contactWindows,
+  neighbourRequests,
+  randomOf,
+  type Links,
+} from './hit-rate/link-model.ts'
+import { offlineLimits } from './hit-rate/offline.ts'
+import { median, medianRatios } from './hit-rate/tally.ts'
+import { loadTrace, withoutUnlogged } from './trace.ts'
+
+const { values } = parseArgs({
+  options: {
+    trace: { type: 'string' },
+    capacity: { type: 'string', default: '0.1' },
+    links: { type: 'string', default: 'always' },
+    policy: { type: 'string', default: 'learned' },
+    alpha: { type: 'string', default: '1' },
+    seeds: { type: 'string', default: '5' },
+    neighbours: { type: 'string', default: '0' },
+  },
+})
+if (values.trace === undefined) throw new Error('--trace FILE is missing')
+const trace = loadTrace(values.trace)
+const capacity = Number(values.capacity)
+const capacityBytes = Math.floor(trace.footprintBytes * capacity)
+const seeds = Array.from({ length: Number(values.seeds) }, (_, n) => n + 1)
+
+const result =
+  values.links === 'always' ? alwaysOn() : values.links === 'nightly' ? windows('nightly') : windows('harsh')
+console.log(
+  JSON.stringify({
+    bench: 'hit',
+    trace: trace.name,
+    capacity,
+    links: values.links,
+    ...result,
+    seeds: seeds.length,
+    cpu: cpus()[0]?.model,
+    cores: availableParallelism(),
+    node: process.version,
+  }),
+)
+
+function alwaysOn() {
+  const make = POLICIES[values.policy]
+  if (!make) throw new Error(`--policy: one of ${Object.keys(POLICIES).join(', ')}`)
+  const alpha = Number(values.alpha)
+  const run = (seed: number) => replay(trace, make({ capacityBytes, alpha, seed }))
+  run(0) // the compiler's warm-up does not count
+  const runs = seeds.map(run)
+  return {
+    policy: values.policy,
+    alpha,
+    ...medianRatios(runs),
+    hotShare: median(runs.map((one) => one.hotShare)),
+    lru: replay(trace, POLICIES['lru']!({ capacityBytes, alpha, seed: 1 })),
+    ...offlineLimits(trace, capacityBytes),
+    cpuUsPerRequest: median(runs.map((one) => one.cpuUsPerRequest)),
+  }
+}
+
+function windows(links: Links) {
+  const cut = withoutUnlogged(trace)
+  const runs = seeds.map((seed) => {
+    const random = randomOf(seed * 101)
+    const catalog = catalogOf(cut, random)
+    const world: World = { trace: cut, catalog, windows: contactWindows(cut, links, random), capacityBytes }
+    const neighbours = neighbourRequests(cut, catalog, Number(values.neighbours), random)
+    const options = { seed, weighted: false, freshness: true, neighbours }
+    const before = process.cpuUsage()
+    const ours = runOurs(world, options)
+    const { user, system } = process.cpuUsage(before)
+    return {
+      ours,
+      ownCounts: runOurs(world, { ...options, freshness: false, neighbours: [] }),
+      weighted: runOurs(world, { ...options, weighted: true }),
+      lru: runLru(world),
+      forecast: runForecast(world),
+      cpuUsPerRequest: (user + system) / cut.key.length,
+    }
+  })
+  const of = (pick: (run: (typeof runs)[number]) => LinkResult) => summary(runs.map(pick))
+  const ours = of((run) => run.ours)
+  const lru = of((run) => run.lru)
+  const forecast = of((run) => run.forecast)
+  return {
+    policy: 'learned',
+    ...ours,
+    gapClosed: (ours.objectHit - lru.objectHit) / (forecast.objectHit - lru.objectHit),
+    ownCounts: of((run) => run.ownCounts),
+    weighted: of((run) => run.weighted),
+    lru,
+    forecast,
+    neighbours: Number(values.neighbours),
+    cpuUsPerRequest: median(runs.map((run) => run.cpuUsPerRequest)),
+  }
+}
+
+function summary(runs: readonly LinkResult[]) {
+  return {
+    ...medianRatios(runs),
+    outside: medianRatios(runs.map((run) => run.outside)),
+    inside: medianRatios(runs.map((run) => run.inside)),
+    classes: runs[0]!.classes.map((_, n) => median(runs.map((run) => run.classes[n]!))),
+    fetchedBytesPerDay: median(runs.map((run) => run.fetchedBytesPerDay)),
+    unusedShare: median(runs.map((run) => run.unusedShare)),
+  }
+}

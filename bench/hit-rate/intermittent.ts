@@ -1,0 +1,389 @@
+/**
+ * A trace behind a link that is up now and then. Outside a window a missing item is a miss and
+ * nothing can be fetched; inside one it is a miss too, but is served and may be stored.
+ *
+ * Three caches on the same windows: ours (the planner's forecast fills at each window's start, the
+ * tier policy decides who leaves), LRU that fills as it is asked (NGINX-like), and a planner that
+ * knows the next 14 days. The first tenth of the time is warm-up and not counted.
+ */
+import { LearnedPolicy } from '../../node/store/policy/learned-policy.ts'
+import { asked, askedNearby, Forecast, SIZE_EXPONENT, valueOf, type Asked } from '../../warmers/value.ts'
+import type { Trace } from '../trace.ts'
+import { randomOf, type Catalog, type ContactWindow } from './link-model.ts'
+import { rounded, Tally, type Ratios } from './tally.ts'
+
+export interface World {
+  readonly trace: Trace
+  readonly catalog: Catalog
+  readonly windows: readonly ContactWindow[]
+  readonly capacityBytes: number
+}
+
+export interface LinkResult extends Ratios {
+  readonly outside: Ratios
+  readonly inside: Ratios
+  /** Object hit ratio per class, highest weight first. */
+  readonly classes: readonly number[]
+  readonly fetchedBytesPerDay: number
+  readonly unusedShare: number
+}
+
+export interface OurOptions {
+  readonly seed: number
+  readonly weighted: boolean
+  /** Whether publication dates may be used; without, only what was asked for is ever fetched. */
+  readonly freshness: boolean
+  readonly neighbours: readonly { readonly seconds: number; readonly item: number }[]
+}
+
+const DAY = 86_400
+const SAMPLES_PER_PLAN = 500
+/** Candidates come in order of value: after so many in a row that were not taken, none will be. */
+const REJECTED_MAX = 32
+
+/** What a cache does in this world; times only ever grow. */
+interface Actor {
+  has(item: number): boolean
+  windowOpens(window: ContactWindow): void
+  /** Time passes up to `seconds`; what was on its way by then has arrived. */
+  advance(seconds: number): void
+  request(item: number, seconds: number, window: ContactWindow | undefined): void
+}
+
+export function runOurs(world: World, options: OurOptions): LinkResult {
+  const fetched = new Fetched(world)
+  return play(world, new Ours(world, options, fetched), fetched)
+}
+
+export function runLru(world: World): LinkResult {
+  const fetched = new Fetched(world)
+  return play(world, new Lru(world, fetched), fetched)
+}
+
+export function runForecast(world: World): LinkResult {
+  const fetched = new Fetched(world)
+  return play(world, new Clairvoyant(world, fetched), fetched)
+}
+
+function play({ trace, catalog, windows }: World, actor: Actor, fetched: Fetched): LinkResult {
+  const first = trace.seconds[0]!
+  const span = trace.seconds.at(-1)! - first
+  const [all, outside, inside] = [new Tally(), new Tally(), new Tally()]
+  const classes = new Map<number, Tally>()
+  let next = 0
+  let open: ContactWindow | undefined
+  for (const [n, item] of trace.key.entries()) {
+    const seconds = trace.seconds[n]!
+    for (;;) {
+      if (open && open.toSeconds <= seconds) {
+        actor.advance(open.toSeconds)
+        open = undefined
+      } else if (windows[next] && windows[next]!.fromSeconds <= seconds) {
+        open = windows[next++]!
+        actor.windowOpens(open)
+      } else break
+    }
+    actor.advance(seconds)
+    const hit = actor.has(item)
+    if (hit) fetched.use(item)
+    if (seconds >= first + span / 10) {
+      const bytes = trace.size[n]!
+      const weight = catalog.weight[item]!
+      if (!classes.has(weight)) classes.set(weight, new Tally())
+      for (const tally of [all, open ? inside : outside, classes.get(weight)!]) tally.count(hit, bytes)
+    }
+    actor.request(item, seconds, open)
+  }
+  return {
+    ...all.ratios,
+    outside: outside.ratios,
+    inside: inside.ratios,
+    classes: [...classes].sort(([a], [b]) => b - a).map(([, tally]) => tally.ratios.objectHit),
+    fetchedBytesPerDay: Math.round(fetched.bytes / (span / DAY)),
+    unusedShare: rounded(fetched.unusedBytes / Math.max(1, fetched.bytes)),
+  }
+}
+
+/** Bytes that came over the link, and those of them that nobody asked for before the end. */
+class Fetched {
+  bytes = 0
+  unusedBytes = 0
+  readonly #sizeBytes: Float64Array
+  readonly #unused: Uint8Array
+
+  constructor({ catalog }: World) {
+    this.#sizeBytes = catalog.sizeBytes
+    this.#unused = new Uint8Array(catalog.sizeBytes.length)
+  }
+
+  add(item: number, wanted: boolean): void {
+    const bytes = this.#sizeBytes[item]!
+    this.bytes += bytes
+    if (wanted) return
+    this.#unused[item]! = 1
+    this.unusedBytes += bytes
+  }
+
+  use(item: number): void {
+    if (this.#unused[item] === 0) return
+    this.#unused[item]! = 0
+    this.unusedBytes -= this.#sizeBytes[item]!
+  }
+}
+
+class Ours implements Actor {
+  readonly #world: World
+  readonly #options: OurOptions
+  readonly #fetched: Fetched
+  readonly #policy: LearnedPolicy
+  readonly #forecast = new Forecast()
+  readonly #asked: (Asked | undefined)[]
+  /** When each item's bytes are here; Infinity: not at all. */
+  readonly #arrives: Float64Array
+  readonly #residents = new Set<number>()
+  readonly #random: () => number
+  #nextReport = 0
+  #observedSeconds = -Infinity
+
+  constructor(world: World, options: OurOptions, fetched: Fetched) {
+    this.#world = world
+    this.#options = options
+    this.#fetched = fetched
+    const { capacityBytes } = world
+    this.#policy = new LearnedPolicy({ capacityBytes, alpha: SIZE_EXPONENT, seed: options.seed })
+    this.#random = randomOf(options.seed)
+    this.#asked = Array.from({ length: world.catalog.sizeBytes.length })
+    this.#arrives = new Float64Array(world.catalog.sizeBytes.length).fill(Infinity)
+  }
+
+  has(item: number): boolean {
+    return this.#arrives[item]! <= this.#observedSeconds
+  }
+
+  advance(seconds: number): void {
+    this.#observedSeconds = seconds
+  }
+
+  windowOpens({ fromSeconds, toSeconds, bytesPerSecond }: ContactWindow): void {
+    this.#observe(fromSeconds)
+    const { sizeBytes } = this.#world.catalog
+    const perDay = new Map<number, number>()
+    const value = new Map<number, number>()
+    for (const item of this.#published(fromSeconds)) {
+      const expected = this.#expected(item, fromSeconds)
+      perDay.set(item, expected)
+      value.set(item, valueOf(expected, sizeBytes[item]!, 1))
+    }
+    for (const item of this.#residents) this.#policy.admit(item, sizeBytes[item]!, perDay.get(item)!)
+
+    const order = [...value.keys()].sort((a, b) => value.get(b)! - value.get(a)!)
+    let seconds = fromSeconds
+    let rejected = 0
+    for (const item of order) {
+      if (rejected === REJECTED_MAX) break
+      if (this.#residents.has(item)) continue
+      const arrival = seconds + sizeBytes[item]! / bytesPerSecond
+      if (arrival > toSeconds) continue
+      if (!this.#follow(item, this.#policy.admit(item, sizeBytes[item]!, perDay.get(item)!))) {
+        rejected++
+        continue
+      }
+      rejected = 0
+      seconds = arrival
+      this.#arrives[item] = arrival
+      this.#fetched.add(item, false)
+    }
+  }
+
+  request(item: number, seconds: number, window: ContactWindow | undefined): void {
+    const { sizeBytes } = this.#world.catalog
+    this.#forecast.requested(this.#prospect(item), seconds)
+    this.#asked[item] = asked(this.#asked[item], seconds)
+    const decision = this.#policy.request(item, sizeBytes[item]!, seconds, window !== undefined)
+    if (decision.outcome === 'hit') {
+      // still on its way: fetched for this request
+      this.#arrives[item] = Math.min(this.#arrives[item]!, seconds)
+      return
+    }
+    if (!this.#follow(item, decision)) return
+    this.#arrives[item] = seconds
+    this.#fetched.add(item, true)
+  }
+
+  #follow(item: number, { outcome, evict }: { outcome: string; evict: readonly number[] }): boolean {
+    for (const gone of evict) {
+      this.#residents.delete(gone)
+      this.#arrives[gone] = Infinity
+    }
+    if (outcome !== 'admit') return false
+    this.#residents.add(item)
+    return true
+  }
+
+  #expected(item: number, seconds: number): number {
+    const weight = this.#options.weighted ? this.#world.catalog.weight[item]! : 1
+    return this.#forecast.requestsPerDay(this.#prospect(item), seconds) * weight
+  }
+
+  #prospect(item: number): { publishedSeconds: number; asked: Asked | undefined } {
+    const publishedSeconds = this.#world.catalog.publishedSeconds[item]!
+    return { publishedSeconds, asked: this.#asked[item] }
+  }
+
+  *#published(seconds: number): Generator<number> {
+    const { publishedSeconds } = this.#world.catalog
+    for (let item = 0; item < publishedSeconds.length; item++) {
+      if (this.#isCatalogued(item, seconds)) yield item
+    }
+  }
+
+  #isCatalogued(item: number, seconds: number): boolean {
+    if (this.#world.catalog.publishedSeconds[item]! > seconds) return false
+    return this.#options.freshness || this.#asked[item] !== undefined
+  }
+
+  /** Since the last plan: what neighbours saw, and a sample of what could have been asked for. */
+  #observe(seconds: number): void {
+    const { neighbours } = this.#options
+    for (; (neighbours[this.#nextReport]?.seconds ?? Infinity) <= seconds; this.#nextReport++) {
+      const { item, seconds: at } = neighbours[this.#nextReport]!
+      this.#asked[item] = askedNearby(this.#asked[item], at, 1)
+    }
+    const from = this.#world.trace.seconds[0]!
+    const since = Math.max(this.#planned ?? from, from)
+    const days = (seconds - since) / DAY
+    for (let n = 0; n < SAMPLES_PER_PLAN; n++) {
+      const item = Math.floor(this.#random() * this.#asked.length)
+      const at = since + this.#random() * days * DAY
+      if (!this.#isCatalogued(item, at)) continue
+      this.#forecast.exposed(this.#prospect(item), at, (days * this.#asked.length) / SAMPLES_PER_PLAN)
+    }
+    this.#planned = seconds
+    this.#forecast.refit()
+  }
+  #planned: number | undefined
+}
+
+class Lru implements Actor {
+  readonly #world: World
+  readonly #fetched: Fetched
+  readonly #kept = new Map<number, number>()
+  #usedBytes = 0
+
+  constructor(world: World, fetched: Fetched) {
+    this.#world = world
+    this.#fetched = fetched
+  }
+
+  has(item: number): boolean {
+    return this.#kept.has(item)
+  }
+
+  windowOpens(): void {
+    // fills only as it is asked
+  }
+
+  advance(): void {
+    // nothing is ever on its way
+  }
+
+  request(item: number, _seconds: number, window: ContactWindow | undefined): void {
+    const { catalog, capacityBytes } = this.#world
+    const bytes = catalog.sizeBytes[item]!
+    if (this.#kept.delete(item)) this.#kept.set(item, bytes)
+    else if (window && bytes <= capacityBytes) {
+      this.#kept.set(item, bytes)
+      this.#usedBytes += bytes
+      this.#fetched.add(item, true)
+      for (const [oldest, freed] of this.#kept) {
+        if (this.#usedBytes <= capacityBytes) break
+        this.#kept.delete(oldest)
+        this.#usedBytes -= freed
+      }
+    }
+  }
+}
+
+/** Greedy by requests in the next 14 days per byte, which it knows. */
+class Clairvoyant implements Actor {
+  readonly #world: World
+  readonly #fetched: Fetched
+  /** Per item: when it will be asked for, and how many of these are past. */
+  readonly #future: number[][]
+  readonly #past: Int32Array
+  readonly #arrives: Float64Array
+  #usedBytes = 0
+  #seconds = -Infinity
+
+  constructor(world: World, fetched: Fetched) {
+    this.#world = world
+    this.#fetched = fetched
+    this.#future = Array.from({ length: world.catalog.wanted }, () => [])
+    for (const [n, item] of world.trace.key.entries()) this.#future[item]!.push(world.trace.seconds[n]!)
+    this.#past = new Int32Array(world.catalog.wanted)
+    this.#arrives = new Float64Array(world.catalog.wanted).fill(Infinity)
+  }
+
+  has(item: number): boolean {
+    return this.#arrives[item]! <= this.#seconds
+  }
+
+  advance(seconds: number): void {
+    this.#seconds = seconds
+  }
+
+  windowOpens({ fromSeconds, toSeconds, bytesPerSecond }: ContactWindow): void {
+    const { catalog, capacityBytes } = this.#world
+    const value = this.#future.map((_, item) => this.#valueAt(item, fromSeconds))
+    const order = value.keys().filter((item) => value[item]! > 0)
+    const sorted = [...order].sort((a, b) => value[b]! - value[a]!)
+    const keep = new Set<number>()
+    let room = capacityBytes
+    for (const item of sorted) {
+      if (catalog.sizeBytes[item]! > room) continue
+      room -= catalog.sizeBytes[item]!
+      keep.add(item)
+    }
+    const here = this.#arrives.keys().filter((item) => this.#arrives[item]! < Infinity)
+    const leaving = [...here].filter((item) => !keep.has(item)).sort((a, b) => value[b]! - value[a]!)
+    let seconds = fromSeconds
+    for (const item of keep) {
+      if (this.#arrives[item]! < Infinity) continue
+      const bytes = catalog.sizeBytes[item]!
+      if (seconds + bytes / bytesPerSecond > toSeconds) continue
+      while (this.#usedBytes + bytes > capacityBytes && leaving.length > 0) this.#drop(leaving.pop()!)
+      if (this.#usedBytes + bytes > capacityBytes) continue
+      seconds += bytes / bytesPerSecond
+      this.#usedBytes += bytes
+      this.#arrives[item] = seconds
+      this.#fetched.add(item, false)
+    }
+  }
+
+  request(item: number, seconds: number, window: ContactWindow | undefined): void {
+    const bytes = this.#world.catalog.sizeBytes[item]!
+    if (this.#arrives[item]! < Infinity) {
+      if (window) this.#arrives[item] = Math.min(this.#arrives[item]!, seconds)
+      return
+    }
+    if (!window || this.#usedBytes + bytes > this.#world.capacityBytes) return
+    this.#usedBytes += bytes
+    this.#arrives[item] = seconds
+    this.#fetched.add(item, true)
+  }
+
+  #drop(item: number): void {
+    this.#arrives[item] = Infinity
+    this.#usedBytes -= this.#world.catalog.sizeBytes[item]!
+  }
+
+  #valueAt(item: number, seconds: number): number {
+    const { publishedSeconds, sizeBytes } = this.#world.catalog
+    if (publishedSeconds[item]! > seconds) return 0
+    const future = this.#future[item]!
+    while (future[this.#past[item]!]! < seconds) this.#past[item]!++
+    let requests = 0
+    for (let n = this.#past[item]!; n < future.length && future[n]! < seconds + 14 * DAY; n++) requests++
+    return requests / sizeBytes[item]!
+  }
+}
