@@ -15,13 +15,7 @@ import { availableParallelism, cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { POLICIES, replay } from './hit-rate/always.ts'
 import { runForecast, runLru, runOurs, type LinkResult, type World } from './hit-rate/intermittent.ts'
-import {
-  catalogOf,
-  contactWindows,
-  neighbourRequests,
-  randomOf,
-  type Links,
-} from './hit-rate/link-model.ts'
+import { catalogOf, contactWindows, neighbourRequests, randomOf, type Links } from './hit-rate/link-model.ts'
 import { offlineLimits } from './hit-rate/offline.ts'
 import { median, medianRatios } from './hit-rate/tally.ts'
 import { loadTrace, withoutUnlogged } from './trace.ts'
@@ -70,16 +64,16 @@ function alwaysOn() {
     policy: values.policy,
     alpha,
     ...medianRatios(runs),
-    hotShare: median(runs.map((one) => one.hotShare)),
+    hotShare: median(runs.map(one => one.hotShare)),
     lru: replay(trace, POLICIES['lru']!({ capacityBytes, alpha, seed: 1 })),
     ...offlineLimits(trace, capacityBytes),
-    cpuUsPerRequest: median(runs.map((one) => one.cpuUsPerRequest)),
+    cpuUsPerRequest: median(runs.map(one => one.cpuUsPerRequest)),
   }
 }
 
 function windows(links: Links) {
   const cut = withoutUnlogged(trace)
-  const runs = seeds.map((seed) => {
+  const runs = seeds.map(seed => {
     const random = randomOf(seed * 101)
     const catalog = catalogOf(cut, random)
     const world: World = { trace: cut, catalog, windows: contactWindows(cut, links, random), capacityBytes }
@@ -98,29 +92,29 @@ function windows(links: Links) {
     }
   })
   const of = (pick: (run: (typeof runs)[number]) => LinkResult) => summary(runs.map(pick))
-  const ours = of((run) => run.ours)
-  const lru = of((run) => run.lru)
-  const forecast = of((run) => run.forecast)
+  const ours = of(run => run.ours)
+  const lru = of(run => run.lru)
+  const forecast = of(run => run.forecast)
   return {
     policy: 'learned',
     ...ours,
     gapClosed: (ours.objectHit - lru.objectHit) / (forecast.objectHit - lru.objectHit),
-    ownCounts: of((run) => run.ownCounts),
-    weighted: of((run) => run.weighted),
+    ownCounts: of(run => run.ownCounts),
+    weighted: of(run => run.weighted),
     lru,
     forecast,
     neighbours: Number(values.neighbours),
-    cpuUsPerRequest: median(runs.map((run) => run.cpuUsPerRequest)),
+    cpuUsPerRequest: median(runs.map(run => run.cpuUsPerRequest)),
   }
 }
 
 function summary(runs: readonly LinkResult[]) {
   return {
     ...medianRatios(runs),
-    outside: medianRatios(runs.map((run) => run.outside)),
-    inside: medianRatios(runs.map((run) => run.inside)),
-    classes: runs[0]!.classes.map((_, n) => median(runs.map((run) => run.classes[n]!))),
-    fetchedBytesPerDay: median(runs.map((run) => run.fetchedBytesPerDay)),
-    unusedShare: median(runs.map((run) => run.unusedShare)),
+    outside: medianRatios(runs.map(run => run.outside)),
+    inside: medianRatios(runs.map(run => run.inside)),
+    classes: runs[0]!.classes.map((_, n) => median(runs.map(run => run.classes[n]!))),
+    fetchedBytesPerDay: median(runs.map(run => run.fetchedBytesPerDay)),
+    unusedShare: median(runs.map(run => run.unusedShare)),
   }
 }

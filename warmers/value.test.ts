@@ -13,8 +13,9 @@ describe('counts of requests', () => {
 
   it('are the same in whatever order reports arrive, and survive a clock that goes back', () => {
     fc.assert(
-      fc.property(fc.array(fc.nat(60 * DAY), { minLength: 1, maxLength: 20 }), (times) => {
-        const count = (order: readonly number[]) => order.reduce<Asked | undefined>((a, t) => asked(a, t), undefined)
+      fc.property(fc.array(fc.nat(60 * DAY), { minLength: 1, maxLength: 20 }), times => {
+        const count = (order: readonly number[]) =>
+          order.reduce<Asked | undefined>((a, t) => asked(a, t), undefined)
         const [given, sorted] = [count(times)!, count(times.toSorted((a, b) => a - b))!]
         expect(given.lastSeconds).toBe(Math.max(...times))
         expect(given.requests).toBeCloseTo(sorted.requests, 6)

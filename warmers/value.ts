@@ -105,13 +105,13 @@ export class Forecast {
 
   /** What was learned, to be kept across restarts. */
   save(): Float32Array {
-    return Float32Array.from(this.#table.evidence.flatMap((column) => [...column]))
+    return Float32Array.from(this.#table.evidence.flatMap(column => [...column]))
   }
 
   /** @returns false when `saved` is of another form; nothing is changed then. */
   load(saved: Float32Array): boolean {
     const cells = SHAPE.rows * SHAPE.columns
-    if (saved.length !== 2 * cells || !saved.every((n) => n >= 0 && n < Infinity)) return false
+    if (saved.length !== 2 * cells || !saved.every(n => n >= 0 && n < Infinity)) return false
     for (const [n, column] of this.#table.evidence.entries()) {
       column.set(saved.subarray(n * cells, (n + 1) * cells))
     }

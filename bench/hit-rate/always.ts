@@ -46,5 +46,9 @@ export function replay(trace: Trace, policy: KeepPolicy, onRequest?: (hit: boole
   }
   const { user, system } = process.cpuUsage(before)
   const cpuUsPerRequest = Math.round(((user + system) / key.length) * 100) / 100
-  return { ...tally.ratios, cpuUsPerRequest, hotShare: Math.round((hot / Math.max(1, tally.hits)) * 1e3) / 1e3 }
+  return {
+    ...tally.ratios,
+    cpuUsPerRequest,
+    hotShare: Math.round((hot / Math.max(1, tally.hits)) * 1e3) / 1e3,
+  }
 }

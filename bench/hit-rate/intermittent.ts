@@ -120,13 +120,13 @@ class Fetched {
     const bytes = this.#sizeBytes[item]!
     this.bytes += bytes
     if (wanted) return
-    this.#unused[item]! = 1
+    this.#unused[item] = 1
     this.unusedBytes += bytes
   }
 
   use(item: number): void {
     if (this.#unused[item] === 0) return
-    this.#unused[item]! = 0
+    this.#unused[item] = 0
     this.unusedBytes -= this.#sizeBytes[item]!
   }
 }
@@ -335,7 +335,7 @@ class Clairvoyant implements Actor {
   windowOpens({ fromSeconds, toSeconds, bytesPerSecond }: ContactWindow): void {
     const { catalog, capacityBytes } = this.#world
     const value = this.#future.map((_, item) => this.#valueAt(item, fromSeconds))
-    const order = value.keys().filter((item) => value[item]! > 0)
+    const order = value.keys().filter(item => value[item]! > 0)
     const sorted = [...order].sort((a, b) => value[b]! - value[a]!)
     const keep = new Set<number>()
     let room = capacityBytes
@@ -344,8 +344,8 @@ class Clairvoyant implements Actor {
       room -= catalog.sizeBytes[item]!
       keep.add(item)
     }
-    const here = this.#arrives.keys().filter((item) => this.#arrives[item]! < Infinity)
-    const leaving = [...here].filter((item) => !keep.has(item)).sort((a, b) => value[b]! - value[a]!)
+    const here = this.#arrives.keys().filter(item => this.#arrives[item]! < Infinity)
+    const leaving = [...here].filter(item => !keep.has(item)).sort((a, b) => value[b]! - value[a]!)
     let seconds = fromSeconds
     for (const item of keep) {
       if (this.#arrives[item]! < Infinity) continue

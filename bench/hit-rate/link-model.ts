@@ -56,7 +56,7 @@ export function contactWindows(trace: Trace, links: Links, random: () => number)
   for (let day = Math.floor(first / DAY) * DAY; day <= last; day += DAY) {
     if (links === 'nightly' || random() < 0.5) add(day + HOUR, 4 * HOUR)
     if (links === 'harsh') continue
-    const starts = [random(), random(), random()].sort()
+    const starts = [random(), random(), random()].sort((a, b) => a - b)
     for (const [n, start] of starts.entries()) {
       // 16 hours less three windows, so that they never overlap
       add(day + 6 * HOUR + start * 15 * HOUR + n * (HOUR / 3), HOUR / 3)

@@ -4,19 +4,17 @@ import type { Trace } from '../trace.ts'
 import { POLICIES } from './always.ts'
 import { offlineLimits } from './offline.ts'
 
-const someTrace = fc
-  .array(fc.nat(7), { minLength: 2, maxLength: 14 })
-  .map((keys): Trace => {
-    const sizes = keys.map((key) => 1 + ((key * 5) % 4))
-    return {
-      name: 'small',
-      seconds: Float64Array.from(keys.keys()),
-      key: Uint32Array.from(keys),
-      size: Float64Array.from(sizes),
-      objects: new Set(keys).size,
-      footprintBytes: 0,
-    }
-  })
+const someTrace = fc.array(fc.nat(7), { minLength: 2, maxLength: 14 }).map((keys): Trace => {
+  const sizes = keys.map(key => 1 + ((key * 5) % 4))
+  return {
+    name: 'small',
+    seconds: Float64Array.from(keys.keys()),
+    key: Uint32Array.from(keys),
+    size: Float64Array.from(sizes),
+    objects: new Set(keys).size,
+    footprintBytes: 0,
+  }
+})
 
 /** The most hits any cache can have: every subset kept after every request. */
 function bestOf(trace: Trace, capacity: number): number {
@@ -39,7 +37,7 @@ function bestOf(trace: Trace, capacity: number): number {
 }
 
 function subsetsOf(items: readonly number[]): number[][] {
-  return items.reduce<number[][]>((all, item) => [...all, ...all.map((one) => [...one, item])], [[]])
+  return items.reduce<number[][]>((all, item) => [...all, ...all.map(one => [...one, item])], [[]])
 }
 
 it('encloses the best that any cache can do', () => {
@@ -56,22 +54,26 @@ it('encloses the best that any cache can do', () => {
 
 it('no policy keeps more than its capacity, or hits what it evicted', () => {
   fc.assert(
-    fc.property(fc.array(fc.nat(40), { maxLength: 300 }), fc.integer({ min: 20, max: 90 }), (keys, capacityBytes) => {
-      const sizeOf = (key: number) => 1 + ((key * 7) % 19)
-      for (const make of Object.values(POLICIES)) {
-        const policy = make({ capacityBytes, alpha: 1, seed: 1 })
-        const kept = new Map<number, number>()
-        for (const [n, key] of keys.entries()) {
-          const { outcome, evict } = policy.request(key, sizeOf(key), n)
-          expect(outcome === 'hit').toBe(kept.has(key))
-          for (const gone of evict) kept.delete(gone)
-          if (outcome === 'admit') kept.set(key, sizeOf(key))
-          const bytes = [...kept.values()].reduce((sum, size) => sum + size, 0)
-          expect(policy.usedBytes).toBe(bytes)
-          expect(bytes).toBeLessThanOrEqual(capacityBytes)
+    fc.property(
+      fc.array(fc.nat(40), { maxLength: 300 }),
+      fc.integer({ min: 20, max: 90 }),
+      (keys, capacityBytes) => {
+        const sizeOf = (key: number) => 1 + ((key * 7) % 19)
+        for (const make of Object.values(POLICIES)) {
+          const policy = make({ capacityBytes, alpha: 1, seed: 1 })
+          const kept = new Map<number, number>()
+          for (const [n, key] of keys.entries()) {
+            const { outcome, evict } = policy.request(key, sizeOf(key), n)
+            expect(outcome === 'hit').toBe(kept.has(key))
+            for (const gone of evict) kept.delete(gone)
+            if (outcome === 'admit') kept.set(key, sizeOf(key))
+            const bytes = [...kept.values()].reduce((sum, size) => sum + size, 0)
+            expect(policy.usedBytes).toBe(bytes)
+            expect(bytes).toBeLessThanOrEqual(capacityBytes)
+          }
         }
-      }
-    }),
+      },
+    ),
     { numRuns: 100 },
   )
 })

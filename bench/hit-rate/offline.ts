@@ -29,8 +29,8 @@ export function offlineLimits(trace: Trace, capacityBytes: number): { bound: Rat
     byteHit: rounded(choose(byTime).reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) / bytes),
   })
   return {
-    bound: ratios((sorted) => withinSpaceTime(sorted, capacityBytes * trace.key.length)),
-    feasible: ratios((sorted) => withinCapacity(sorted, capacityBytes, trace.key.length)),
+    bound: ratios(sorted => withinSpaceTime(sorted, capacityBytes * trace.key.length)),
+    feasible: ratios(sorted => withinCapacity(sorted, capacityBytes, trace.key.length)),
   }
 }
 
@@ -51,12 +51,16 @@ function spaceTimeOf({ first, last, sizeBytes }: Interval): number {
 
 function withinSpaceTime(sorted: readonly Interval[], spaceTime: number): readonly Interval[] {
   let left = spaceTime
-  const end = sorted.findIndex((interval) => (left -= spaceTimeOf(interval)) < 0)
+  const end = sorted.findIndex(interval => (left -= spaceTimeOf(interval)) < 0)
   // the one that no longer fits counts whole, so that this stays a bound
   return end < 0 ? sorted : sorted.slice(0, end + 1)
 }
 
-function withinCapacity(sorted: readonly Interval[], capacityBytes: number, length: number): readonly Interval[] {
+function withinCapacity(
+  sorted: readonly Interval[],
+  capacityBytes: number,
+  length: number,
+): readonly Interval[] {
   const usage = new UsageTree(length)
   return sorted.filter(({ first, last, sizeBytes }) => {
     if (usage.highest(first, last) + sizeBytes > capacityBytes) return false

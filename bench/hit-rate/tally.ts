@@ -34,7 +34,7 @@ export function median(values: readonly number[]): number {
 
 export function medianRatios(runs: readonly Ratios[]): Ratios {
   return {
-    objectHit: median(runs.map((run) => run.objectHit)),
-    byteHit: median(runs.map((run) => run.byteHit)),
+    objectHit: median(runs.map(run => run.objectHit)),
+    byteHit: median(runs.map(run => run.byteHit)),
   }
 }

@@ -66,7 +66,7 @@ export class Demand {
   /** Log2 of the chance that the next request is for `slot`; what a planner promised holds. */
   logRate(slot: number): number {
     const age = this.now - this.#slots.last[slot]!
-        const promise = this.#slots.promise[slot]!
+    const promise = this.#slots.promise[slot]!
     if (promise !== NO_PROMISE) return logRateOf(promise)
     return this.table.logRate(this.#row(slot, age), Math.log2(age + 1))
   }

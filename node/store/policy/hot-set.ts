@@ -26,12 +26,7 @@ export class HotSet {
   #list = new Int32Array(256)
   #listed = 0
 
-  constructor(
-    slots: Slots,
-    bytesMax: number,
-    density: (slot: number) => number,
-    random: () => number,
-  ) {
+  constructor(slots: Slots, bytesMax: number, density: (slot: number) => number, random: () => number) {
     this.#slots = slots
     this.bytesMax = bytesMax
     this.#density = density

@@ -182,7 +182,7 @@ describe('its snapshot', () => {
     }
     for (let p; (p = before.drainChanges(30)); ) pieces.push(p)
 
-    const [a, b] = [pieces, [...before.checkpoint(1000)]].map((from) => {
+    const [a, b] = [pieces, [...before.checkpoint(1000)]].map(from => {
       const policy = new LearnedPolicy({ capacityBytes: 700, hotBytesMax: 100 })
       policy.restore(from)
       return policy
@@ -196,7 +196,7 @@ describe('its snapshot', () => {
     for (const [n, key] of zipf(500).entries()) before.request(key, sizeOf(key), n)
     const [first, ...rest] = [...before.checkpoint(20)]
     fc.assert(
-      fc.property(fc.nat(first!.length * 8 - 1), (bit) => {
+      fc.property(fc.nat(first!.length * 8 - 1), bit => {
         const damaged = first!.slice()
         damaged[bit >> 3]! ^= 1 << (bit & 7)
         const after = new LearnedPolicy({ capacityBytes: 700 })

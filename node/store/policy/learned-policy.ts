@@ -66,8 +66,7 @@ export class LearnedPolicy implements TierPolicy {
     this.#alpha = alpha
     this.#demand = new Demand(this.#slots, seed)
     this.#ranking = new Ranking(this.#slots, this.#demand, this.#queues, alpha)
-    const density = (slot: number) =>
-      this.#demand.logRate(slot) - Math.log2(this.#slots.size[slot]!)
+    const density = (slot: number) => this.#demand.logRate(slot) - Math.log2(this.#slots.size[slot]!)
     this.#hot = new HotSet(this.#slots, hotBytesMax, density, this.#demand.random)
     this.#changes = journal ? new Changes(this.#slots) : undefined
   }
@@ -251,7 +250,7 @@ export class LearnedPolicy implements TierPolicy {
 
   /** A newcomer, in place of `victims`. */
   #settle(slot: number, victims: readonly number[]): Decision {
-    const evict = victims.length === 0 ? NOBODY : victims.map((victim) => this.#evict(victim))
+    const evict = victims.length === 0 ? NOBODY : victims.map(victim => this.#evict(victim))
     this.#reside(slot)
     this.#queue(slot)
     const demoted: number[] = []
@@ -358,7 +357,7 @@ export class LearnedPolicy implements TierPolicy {
   #demotedKeys(slots: readonly number[]): readonly number[] {
     if (slots.length === 0) return NOBODY
     for (const slot of slots) this.#changes?.note(slot)
-    return slots.map((slot) => this.#slots.key[slot]!)
+    return slots.map(slot => this.#slots.key[slot]!)
   }
 }
 

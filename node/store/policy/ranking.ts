@@ -136,10 +136,7 @@ export class Ranking {
     const promise = this.#slots.promise[slot]!
     const count = Math.floor(2 * Math.log2(this.#slots.count[slot]!)) + COUNT_OFFSET
     const size = this.#alpha === 0 ? 0 : Math.floor(2 * Math.log2(this.#slots.size[slot]!))
-    const row =
-      promise > 0
-        ? COUNT_CLASSES + (promise >> 1)
-        : Math.min(Math.max(count, 0), COUNT_CLASSES - 1)
+    const row = promise > 0 ? COUNT_CLASSES + (promise >> 1) : Math.min(Math.max(count, 0), COUNT_CLASSES - 1)
     const group = row * SIZE_CLASSES + Math.max(size, 0)
     const queue = this.#queueOfClass[group]!
     return queue === NONE ? this.#openQueue(group) : queue

@@ -22,7 +22,7 @@ const REBASE = 0x8000_0000
 const KEPT = RESIDENT | HOT | ((EXEMPT.pinned | EXEMPT.mustHave) << EXEMPT_SHIFT)
 
 export function encodePiece(slots: Slots, demand: Demand, chosen: Iterable<number>): Uint8Array {
-  const records = [...chosen].filter((slot) => slots.state[slot]! & LIVE)
+  const records = [...chosen].filter(slot => slots.state[slot]! & LIVE)
   const bytes = new Uint8Array(HEAD_BYTES + records.length * RECORD_BYTES + 4)
   const view = new DataView(bytes.buffer)
   view.setUint32(0, MAGIC, true)
