@@ -5,8 +5,8 @@
 import { randomUUID } from 'node:crypto'
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { EdgeError } from '../manifests/errors.ts'
-import { initialState } from '../manifests/tuf/accepted-state.ts'
+import { EdgeError, isEdgeError } from '../manifests/errors.ts'
+import { type AcceptedState, initialState } from '../manifests/tuf/accepted-state.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import { openBullQueue } from '../warmers/bull-queue.ts'
 import { type Demand, openDemand } from '../warmers/demand.ts'
@@ -158,9 +158,13 @@ function requestOf(
   }
 }
 
-/** A root is taken once; from then on only its own successors count (I2). */
+/**
+ * A root is taken once; from then on only its own successors count (I2). Until metadata was accepted
+ * under it there is nothing to protect: a wrong one is corrected by naming the right one.
+ */
 async function beginTrust(trust: TrustStore, rootPath: string | undefined): Promise<void> {
-  if (trust.record.accepted || trust.damaged || rootPath === undefined) return
+  const { accepted: known } = trust.record
+  if (known?.timestamp || known?.served || trust.damaged || rootPath === undefined) return
   const bytes = await readFile(rootPath).catch((cause: unknown) => {
     throw new EdgeError(
       'TRUST_ROOT_ABSENT',
@@ -168,8 +172,22 @@ async function beginTrust(trust: TrustStore, rootPath: string | undefined): Prom
       { cause },
     )
   })
-  const accepted = initialState(bytes)
+  if (known?.roots[0] && bytes.equals(known.roots[0])) return
+  const accepted = trustedFrom(bytes, rootPath)
   await trust.update(record => ({ ...record, accepted }))
+}
+
+function trustedFrom(bytes: Uint8Array, rootPath: string): AcceptedState {
+  try {
+    return initialState(bytes)
+  } catch (cause) {
+    if (!isEdgeError(cause)) throw cause
+    throw new EdgeError(
+      cause.code,
+      `${rootPath} is no root (TOWER_ROOT takes the repository's root.json): ${cause.message}`,
+      { cause },
+    )
+  }
 }
 
 /** Accounts are worth keeping and not worth stopping for: a damaged ledger is set aside. */

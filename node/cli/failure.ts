@@ -28,6 +28,8 @@ const HINTS: Partial<Record<EdgeErrorCode | OtherCode, string>> = {
   STORE_LOCKED: 'the node that runs holds the store; commands reach it by TOWER_DATA, so set the same one',
   STORE_READ_ONLY: 'make the data folder writable, or set TOWER_DATA to another one',
   TRUST_EXPIRED: 'the publisher must renew its timestamp; what is here is served meanwhile, marked not fresh',
+  TRUST_SIGNATURE:
+    'is it the right root? TOWER_ROOT (for a publisher: root.json beside the keys) is that of this repository',
   TRUST_STATE_DAMAGED: 'set trust-v1/ in the data folder aside and start again with TOWER_ROOT',
   UPSTREAM_UNREACHABLE: 'what arrived is kept; run it again when the link is up',
   UPSTREAM_STALLED: 'what arrived is kept; run it again',

@@ -14,7 +14,7 @@ import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
 import type { Abortable, ChunkRef, ChunkRule, DagNode } from '../../manifests/extent.ts'
 import { Admission } from './admission.ts'
 import { dropBallast } from './ballast.ts'
-import { isFullError, isReadOnlyError } from './disk-errors.ts'
+import { isFullError, isReadOnlyError, systemCodeOf } from './disk-errors.ts'
 import { checkFormat } from './format-mark.ts'
 import { Healer } from './healer.ts'
 import { lockStore } from './lock.ts'
@@ -382,9 +382,9 @@ function makeFolder(folder: string): void {
   try {
     mkdirSync(folder, { recursive: true })
   } catch (cause) {
-    if (!isReadOnlyError(cause)) throw cause
-    throw new EdgeError('STORE_READ_ONLY', `${folder} cannot be made: give the node's user write access`, {
-      cause,
-    })
+    const isTaken = ['EEXIST', 'ENOTDIR'].includes(systemCodeOf(cause) ?? '')
+    if (!isTaken && !isReadOnlyError(cause)) throw cause
+    const why = isTaken ? 'a file is in its place' : "give the node's user write access"
+    throw new EdgeError('STORE_READ_ONLY', `${folder} cannot be made: ${why}`, { cause })
   }
 }
