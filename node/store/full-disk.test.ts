@@ -116,4 +116,14 @@ describe.skipIf(!mayMount)('a disk smaller than the capacities', () => {
       })
       .toBe(true)
   })
+
+  it('that cannot be written says what to do', async () => {
+    await using disk = await smallDisk()
+    await (await openTestStore(disk.path, options))[Symbol.asyncDispose]()
+    execFileSync('mount', ['-o', 'remount,ro', disk.path])
+    await expect(openTestStore(disk.path, options)).rejects.toMatchObject({
+      code: 'STORE_READ_ONLY',
+      message: expect.stringContaining('write access'),
+    })
+  })
 })

@@ -6,7 +6,16 @@
  * advisory lock of the operating system, which ends with the process however that ends. No stale
  * files, no process numbers that come again. Beside it lies `owner.json`, for people.
  */
-import { closeSync, openSync, readFileSync, truncateSync, writeFileSync } from 'node:fs'
+import {
+  accessSync,
+  closeSync,
+  constants,
+  existsSync,
+  openSync,
+  readFileSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { EdgeError } from '../../manifests/errors.ts'
@@ -15,11 +24,16 @@ import { isReadOnlyError, sqliteCodeOf, SQLITE } from './disk-errors.ts'
 const LOCK = 'owner.lock'
 const OWNER = 'owner.json'
 
+/** A lock that nobody refers to would be collected, and with it given up. */
+const HELD = new Set<DatabaseSync>()
+
 /** @throws EdgeError `STORE_LOCKED`, `STORE_READ_ONLY` */
 export function lockStore(folder: string): Disposable {
   const path = join(folder, LOCK)
   try {
-    closeSync(openSync(path, 'a'))
+    accessSync(folder, constants.W_OK)
+    // Closing the file ends this process's locks on it (POSIX), so one that exists is left alone.
+    if (!existsSync(path)) closeSync(openSync(path, 'a'))
   } catch (cause) {
     if (!isReadOnlyError(cause)) throw cause
     throw new EdgeError('STORE_READ_ONLY', `${folder} cannot be written: give the node's user write access`, {
@@ -36,7 +50,12 @@ export function lockStore(folder: string): Disposable {
   if (!database) throw lockedBy(folder)
   noteOwner(folder)
   const held = database
-  return { [Symbol.dispose]: () => held.close() }
+  HELD.add(held)
+  return {
+    [Symbol.dispose]() {
+      if (HELD.delete(held)) held.close()
+    },
+  }
 }
 
 /** @returns undefined when the file is not an empty database. */
