@@ -25,30 +25,30 @@ process.once('SIGTERM', () => {
 
 async function serveNode(): Promise<number> {
   const [keys, repository] = [join(scratch, 'keys'), join(scratch, 'repository')]
-  tower('keys', 'init', '--keys', keys, '--to', repository)
-  tower('keys', 'add', 'bench', '--keys', keys, '--to', repository)
-  tower('publish', folder, '--dataset', 'bench/read', '--keys', keys, '--to', repository)
-  const { config } = await loadConfig({
-    env: {
-      TOWER_DATA: join(scratch, 'data'),
-      TOWER_UPSTREAM: pathToFileURL(`${repository}/`).href,
-      TOWER_ROOT: join(keys, 'root.json'),
-      TOWER_PORT: '0',
-      TOWER_LOG_LEVEL: 'warn',
-      TOWER_REFRESH_SECONDS: '86400',
-    },
-    cwd: scratch,
-  })
+  const env = {
+    TOWER_DATA: join(scratch, 'data'),
+    TOWER_UPSTREAM: pathToFileURL(`${repository}/`).href,
+    TOWER_ROOT: join(keys, 'root.json'),
+    TOWER_PORT: '0',
+    TOWER_LOG_LEVEL: 'warn',
+    TOWER_REFRESH_SECONDS: '86400',
+  }
+  tower(env, 'keys', 'init', '--keys', keys, '--to', repository)
+  tower(env, 'keys', 'add', 'bench', '--keys', keys, '--to', repository)
+  tower(env, 'publish', folder, '--dataset', 'bench/read', '--keys', keys, '--to', repository)
+  tower(env, 'fill', '--once') // in a process of its own: what is measured here only serves
+  const { config } = await loadConfig({ env, cwd: scratch })
   const node = await startNode(config)
-  for await (const _event of node.fill({ signal: AbortSignal.timeout(600_000) }));
   const [view] = node.owner.library.datasets()
   if (!view || view.present < view.expected)
     throw new Error(`filled ${view?.present} of ${view?.expected} bytes`)
   return Number(new URL(node.url).port)
 }
 
-function tower(...args: string[]): void {
-  execFileSync(process.execPath, [join(import.meta.dirname, '../../node/cli/main.ts'), ...args], {
+function tower(env: NodeJS.ProcessEnv, ...args: string[]): void {
+  const main = join(import.meta.dirname, '../../node/cli/main.ts')
+  execFileSync(process.execPath, [main, ...args], {
+    env: { PATH: process.env.PATH, ...env },
     stdio: 'ignore',
   })
 }

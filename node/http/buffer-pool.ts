@@ -1,6 +1,6 @@
 /**
- * Reused read buffers of 64, 128 and 256 KiB: a chunk is read into one, hashed there, and written
- * to the socket from there.
+ * Reused read buffers, in steps of 32 KiB up to 256 KiB: a chunk is read into one, hashed there, and
+ * written to the socket from there.
  *
  * A buffer comes back only once the kernel has all its bytes (a *successful* write callback).
  * Whoever is unsure drops it: reuse before that would send bytes that nobody verified (I1).
@@ -8,12 +8,14 @@
  * as hashing (bench/read, 64 KiB: 134 µs against 74).
  */
 
-const CLASSES: readonly [number, number, number] = [64 * 1024, 128 * 1024, 256 * 1024]
-/** The longest chunk of `fastcdc-v1` and of a catalog page with its last line is below this. */
-export const BUFFER_BYTES_MAX = CLASSES[2]
+const STEP_BYTES = 32 * 1024
+const STEPS = 8
+/** The longest chunk of `fastcdc-v1`. */
+export const POOLED_BYTES_MAX = STEPS * STEP_BYTES
 
 export class BufferPool {
-  readonly #free: [Buffer[], Buffer[], Buffer[]] = [[], [], []]
+  /** By length, in steps. */
+  readonly #free: readonly Buffer[][] = Array.from({ length: STEPS + 1 }, () => [])
   readonly #keptBytesMax: number
   #keptBytes = 0
 
@@ -24,18 +26,18 @@ export class BufferPool {
 
   /** At least `sizeBytes` long; what is in it is somebody's old bytes. */
   take(sizeBytes: number): Buffer {
-    const index = sizeBytes <= CLASSES[0] ? 0 : sizeBytes <= CLASSES[1] ? 1 : 2
-    const buffer = this.#free[index].pop()
-    if (buffer === undefined) return Buffer.allocUnsafeSlow(Math.max(CLASSES[index], sizeBytes))
+    const steps = Math.ceil(sizeBytes / STEP_BYTES)
+    const buffer = this.#free[steps]?.pop()
+    if (buffer === undefined) return Buffer.allocUnsafeSlow(Math.max(1, steps) * STEP_BYTES)
     this.#keptBytes -= buffer.length
     return buffer
   }
 
   give(buffer: Buffer): void {
     if (this.#keptBytes + buffer.length > this.#keptBytesMax) return
-    const index = CLASSES.indexOf(buffer.length)
-    if (index < 0) return
-    this.#free[index as 0 | 1 | 2].push(buffer)
+    const free = buffer.length % STEP_BYTES === 0 ? this.#free[buffer.length / STEP_BYTES] : undefined
+    if (!free) return
+    free.push(buffer)
     this.#keptBytes += buffer.length
   }
 

@@ -5,20 +5,19 @@
  * sixteen bulk downloads delay a small answer by at most one such turn. (Resuming inside the write
  * callback starves everybody else; bench/read has the figures.)
  *
- * Bounds: a transfer has at most `backlogMax()` bytes waiting in its socket and then sleeps until half
+ * Bounds: a transfer has at most `backlogMax()` bytes, or one chunk, waiting in its socket and then sleeps until half
  * of them are gone; a client that takes nothing for `stallMs` is dropped. Bytes are verified before
  * each write (I1). A chunk that fails is first asked of `recover`; if that fails too, the client gets
  * a problem while nothing was sent yet, else the connection is aborted, never ended short.
  */
 import type { ServerResponse } from 'node:http'
 import type { ChunkSlice, OpenItem } from '../library.ts'
-import type { BufferPool } from './buffer-pool.ts'
+import { type BufferPool, POOLED_BYTES_MAX } from './buffer-pool.ts'
 
 const TURN_BYTES = 256 * 1024
 const BACKLOG_BYTES_MAX = 1024 * 1024
-const BACKLOG_BYTES_MIN = 128 * 1024
-/** Shared by all transfers, as long as each keeps its minimum. */
-const BACKLOG_BYTES_TOTAL = 64 * 1024 * 1024
+/** Shared by all transfers; with very many of them, each has one chunk at a time. */
+const BACKLOG_BYTES_TOTAL = 32 * 1024 * 1024
 
 export interface SendJob {
   readonly res: ServerResponse
@@ -205,7 +204,9 @@ export class SendQueue implements Disposable {
 
   #proceed(transfer: Transfer): void {
     if (transfer.state === 'over') return
-    if (transfer.backlogBytes < this.#backlogMax()) this.#enqueue(transfer)
+    const { backlogBytes } = transfer
+    const room = backlogBytes === 0 || backlogBytes + POOLED_BYTES_MAX <= this.#backlogMax()
+    if (room) this.#enqueue(transfer)
     else transfer.state = 'asleep'
   }
 
@@ -239,8 +240,7 @@ export class SendQueue implements Disposable {
   }
 
   #backlogMax(): number {
-    const share = BACKLOG_BYTES_TOTAL / Math.max(1, this.#active.size)
-    return Math.max(BACKLOG_BYTES_MIN, Math.min(BACKLOG_BYTES_MAX, share))
+    return Math.min(BACKLOG_BYTES_MAX, BACKLOG_BYTES_TOTAL / Math.max(1, this.#active.size))
   }
 
   /** A pipelined answer has no socket yet and waits for the one before it, not for its client. */
