@@ -14,9 +14,10 @@ import type { FillLimits } from './fill-limits.ts'
 import type { FillProgress } from './fill-meter.ts'
 import type { FillQueue } from './fill-queue.ts'
 import { FillRun, failureOf, servedBy, type Failure, type RunEnd } from './fill-run.ts'
-import type { FillPlan } from './plan-fill.ts'
+import { mergedBatches, type FillPlan } from './plan-fill.ts'
 import { planReport, type PlanReport, type WireBytes } from './plan-report.ts'
 import { planPrepared, prepareDataset, type Prepared, type PrepareTools } from './prepare-dataset.ts'
+import { scheduleFill, type Schedule, type ScheduleInput } from './schedule.ts'
 import { refresh, type Refreshed, type RefreshTools } from './refresh.ts'
 
 export type { FillProgress } from './fill-meter.ts'
@@ -37,7 +38,13 @@ export interface FillRequest extends FillTools, Abortable {
   /** Without asking upstreams for newer metadata first. */
   readonly skipRefresh?: boolean
   readonly board?: BoardOptions
+  /** The windows to come: to say when things will be here. */
+  readonly outlook?: Outlook
+  /** Told the schedule of each plan; needs `outlook`. */
+  readonly onSchedule?: (schedule: Schedule) => void
 }
+
+export type Outlook = Pick<ScheduleInput, 'links' | 'rateOf' | 'bytesLeftIn'> & { readonly horizonMs: number }
 
 export type FillEvent =
   | ({ readonly type: 'refreshed' } & Refreshed)
@@ -53,7 +60,14 @@ export type FillEvent =
       readonly seconds: number
     } & RunEnd)
 
+export interface PlanNews {
+  readonly refreshed?: Refreshed
+  /** Which window brings what; with `outlook`. `etaMs` is left out of JSON. */
+  readonly schedule?: Schedule
+}
+
 interface Planned {
+  readonly schedule: Schedule | undefined
   readonly refreshed: Refreshed | undefined
   readonly prepared: readonly Prepared[]
   readonly plans: readonly FillPlan[]
@@ -90,14 +104,14 @@ export async function* fillOnce(request: FillRequest): AsyncGenerator<FillEvent>
 }
 
 /** What a fill would do now, without the big part of it: metadata, directories and catalogs are fetched. */
-export async function planOnce(request: Omit<FillRequest, 'queue'>): Promise<PlanReport & { readonly refreshed?: Refreshed }> {
+export async function planOnce(request: Omit<FillRequest, 'queue'>): Promise<PlanReport & PlanNews> {
   const spent = wireMeter(request)
   const steps = planAll(request)
   for (;;) {
     const { done, value } = await steps.next()
     if (!done) continue
-    const { plans, refreshed } = value
-    return { ...planReport(plans, refreshed?.idle, spent()), ...(refreshed ? { refreshed } : {}) }
+    const { plans, refreshed, schedule } = value
+    return { ...planReport(plans, refreshed?.idle, spent()), ...(refreshed && { refreshed }), ...(schedule && { schedule }) }
   }
 }
 
@@ -131,7 +145,17 @@ async function* planAll(request: Omit<FillRequest, 'queue'>): AsyncGenerator<Fil
       yield { type: 'failed', ...failureOf(dataset, error) }
     }
   }
-  return { refreshed, failures, prepared, plans: prepared.map(one => planPrepared(one, request)) }
+  const plans = prepared.map(one => planPrepared(one, request))
+  const schedule = scheduleOf(plans, refreshed, request)
+  if (schedule) request.onSchedule?.(schedule)
+  return { refreshed, failures, prepared, plans, schedule }
+}
+
+function scheduleOf(plans: readonly FillPlan[], refreshed: Refreshed | undefined, { outlook, now }: Omit<FillRequest, 'queue'>): Schedule | undefined {
+  if (!outlook) return undefined
+  const { down, up } = refreshed?.idle ?? { down: 0, up: 0 }
+  const nowMs = now()
+  return scheduleFill({ ...outlook, batches: mergedBatches(plans), refreshBytes: down + up, nowMs, untilMs: nowMs + outlook.horizonMs })
 }
 
 /** What the upstreams' wires carried since now. */

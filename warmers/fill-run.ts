@@ -9,7 +9,7 @@ import { BatchBoard, BOARD, type BatchEnd } from './batch-board.ts'
 import type { FillEvent, FillRequest } from './fill-once.ts'
 import { withinLimits } from './fill-limits.ts'
 import { FillMeter } from './fill-meter.ts'
-import { byUrgency, type Batch, type FillPlan } from './plan-fill.ts'
+import { mergedBatches, type Batch, type FillPlan } from './plan-fill.ts'
 import { planPrepared, prepareDataset, type Prepared } from './prepare-dataset.ts'
 import type { Releases } from './releases.ts'
 import { runBatch } from './run-batch.ts'
@@ -69,7 +69,7 @@ export class FillRun {
     // a first release is served from its catalog on, item by item as they come
     for (const { dataset } of plans) await this.#activate(dataset)
 
-    for (let batches = merged(plans); batches.length > 0; ) {
+    for (let batches = mergedBatches(plans); batches.length > 0; ) {
       const { taken, deferred } = withinLimits(batches, this.#limits())
       this.#deferred += deferred.length
       this.#meter.plan(taken)
@@ -163,7 +163,7 @@ export class FillRun {
       }
       plans.push(plan)
     }
-    return merged(plans)
+    return mergedBatches(plans)
   }
 
   /** The library may have switched by itself: what counts is that it serves another release than before. */
@@ -196,11 +196,6 @@ export interface Failure {
 export function failureOf(dataset: string, error: unknown): Failure {
   const code = error instanceof EdgeError ? error.code : 'INTERNAL'
   return { dataset, code, message: error instanceof Error ? error.message : String(error) }
-}
-
-/** All datasets' batches by urgency; the order within a dataset stays. */
-function merged(plans: readonly FillPlan[]): Batch[] {
-  return plans.flatMap(({ batches }) => batches).sort(byUrgency)
 }
 
 function countBy(batches: readonly Batch[]): Map<string, number> {

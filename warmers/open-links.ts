@@ -50,7 +50,18 @@ export interface OpenLinks extends AsyncDisposable {
   best(): string | undefined
   /** The transfer failed because of the link, or went well. */
   report(link: string, isUp: boolean): void
+  /** Bytes per second, as transfers went of late; what was set or is usual for a link nobody has used. */
+  rateOf(link: string): number
+  /** What may still be spent in a window, down and up. */
+  bytesLeftIn(window: ContactWindow): number
 }
+
+/** 2 Mbit/s: of a link that nobody has used yet. */
+const RATE_USUAL = 250_000
+/** Records further apart than this had a rest between them. */
+const REST_MS = 2000
+/** About so much transfer time counts. */
+const RATE_MEMORY_MS = 60_000
 
 const PROBE_MS = 5000
 /** setTimeout's longest. */
@@ -142,6 +153,20 @@ class Links implements OpenLinks {
     this.#chooser.report(link, isUp, this.#now())
   }
 
+  rateOf(link: string): number {
+    const line = this.#lines.get(link)
+    const limit = this.#options.links.find(({ name }) => name === link)?.bytesPerSecondMax ?? Infinity
+    return Math.min(limit, line?.rate() ?? (limit === Infinity ? RATE_USUAL : limit))
+  }
+
+  bytesLeftIn(window: ContactWindow): number {
+    const { ledger, links } = this.#options
+    const month = links.find(({ name }) => name === window.link)?.bytesPerMonthMax ?? Infinity
+    const inMonth = month === Infinity ? Infinity : month - bytesOf(ledger.totals({ link: window.link, sinceMs: monthStart(window.startMs) }))
+    const inWindow = window.id === '' ? 0 : bytesOf(ledger.totals({ window: window.id, link: window.link }))
+    return Math.max(0, Math.min(window.bytesMax - inWindow, inMonth))
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all([...this.#lines.values()].flatMap(({ upstreams }) => upstreams.map(upstream => upstream[Symbol.asyncDispose]())))
   }
@@ -161,6 +186,8 @@ interface Line {
   /** The open window's id, for the ledger. */
   window: string
   spent: (bytes: number) => void
+  /** Undefined before the first transfer. */
+  rate(): number | undefined
 }
 
 function openLine(link: LinkSettings, { urls, ledger, connectionsMax, stall }: LinksOptions, nowMs: () => number): Line {
@@ -170,7 +197,15 @@ function openLine(link: LinkSettings, { urls, ledger, connectionsMax, stall }: L
     nowMs,
     wait: (ms, signal) => sleep(ms, undefined, { signal }),
   })
+  const busy = { bytes: 0, ms: 0, lastMs: -Infinity }
   const onWire = (source: () => string) => (record: WireRecord) => {
+    const restMs = nowMs() - busy.lastMs
+    if (restMs < REST_MS) {
+      const kept = Math.max(0, 1 - restMs / RATE_MEMORY_MS)
+      busy.bytes = busy.bytes * kept + record.bytesDown + record.bytesUp
+      busy.ms = busy.ms * kept + restMs
+    }
+    busy.lastMs = nowMs()
     ledger.add({ ...record, link: link.name, window: line.window, source: source() })
     line.spent(record.bytesDown + record.bytesUp)
   }
@@ -188,7 +223,8 @@ function openLine(link: LinkSettings, { urls, ledger, connectionsMax, stall }: L
           })
     return upstream
   })
-  const line: Line = { upstreams, pace, window: '', spent: () => undefined }
+  const rate = () => (busy.ms > 100 ? (busy.bytes * 1000) / busy.ms : undefined)
+  const line: Line = { upstreams, pace, window: '', spent: () => undefined, rate }
   return line
 }
 

@@ -122,8 +122,13 @@ export const REQUEST_BYTES = 256 * 1024
 const CONTENT_BYTES_MAX = 32 * 1024 * 1024
 const STEPS_MAX = 500
 
+/** All datasets' batches by urgency; the order within a dataset stays. */
+export function mergedBatches(plans: readonly FillPlan[]): Batch[] {
+  return plans.flatMap(({ batches }) => batches).sort(byUrgency)
+}
+
 /** The order in which batches should run: classes, then value. */
-export function byUrgency(a: Batch, b: Batch): number {
+function byUrgency(a: Batch, b: Batch): number {
   return a.priority - b.priority || (a.step === b.step ? 0 : b.step - a.step)
 }
 
