@@ -10,14 +10,10 @@ import { codecOf, digestOf, type Cid } from '../manifests/cid.ts'
 import type { Sha256 } from '../manifests/digest.ts'
 import { isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
+import type { ChunkPlace } from './chunk-index.ts'
 import type { ContentStore } from './store/store.ts'
 
 const REMEMBERED_MAX = 50_000
-
-interface ChunkPlace {
-  readonly extent: Cid
-  readonly link: number
-}
 
 export class Blocks {
   readonly #store: ContentStore
@@ -25,7 +21,7 @@ export class Blocks {
   readonly #find: (digest: Sha256) => ChunkPlace | undefined
 
   /** @param find asks the index of chunks. */
-  constructor(store: ContentStore, find: (digest: Sha256) => ChunkPlace | undefined = () => undefined) {
+  constructor(store: ContentStore, find: (digest: Sha256) => ChunkPlace | undefined) {
     this.#store = store
     this.#find = find
   }

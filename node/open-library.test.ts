@@ -132,6 +132,30 @@ describe('reading', () => {
   })
 })
 
+describe('blocks', () => {
+  it('are given by CID: nodes, whole items, and chunks inside extents, also after a restart', async () => {
+    await using folder = await temporaryFolder()
+    const trust = new TestTrust()
+    const release = await testRelease({ dataset, revision: 1, files })
+    for (const first of [true, false]) {
+      await using store = await openTestStore(folder.path)
+      await using library = await served(store, release, trust)
+      if (first) await storeItems(store, release)
+      await library.settled()
+      for (const { blocks } of release.items.values()) {
+        // chunks before the nodes that name them
+        for (const [cid, bytes] of [...blocks].toReversed()) {
+          const block = await library.block(cid, UNHURRIED)
+          expect(block && Buffer.compare(block, bytes)).toBe(0)
+        }
+      }
+      expect(await library.block(phantomEntry('nobody', 1).root, UNHURRIED)).toBeUndefined()
+      const { root } = release.items.get('c/large.bin')!
+      expect([library.mediaTypeOf(root), library.isDenied(root)]).toEqual(['text/plain', false])
+    }
+  })
+})
+
 describe('trust', () => {
   it('a denied item answers so at once, and its bytes go', async () => {
     await using folder = await temporaryFolder()

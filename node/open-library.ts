@@ -13,6 +13,7 @@ import type { Sha256 } from '../manifests/digest.ts'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import { Blocks } from './blocks.ts'
+import { ChunkIndex } from './chunk-index.ts'
 import { DigestIndex } from './digest-index.ts'
 import { Keeping } from './keeping.ts'
 import type { DatasetView, Library, OpenItem, PriorityClass } from './library.ts'
@@ -57,6 +58,11 @@ export interface NodeLibrary extends Library, AsyncDisposable {
   missing(dataset: string): Missing
   /** The same page by page, for callers that need not have all of it at once. */
   streamMissing(dataset: string): AsyncGenerator<Missing>
+  /**
+   * The current release's items page by page, without those that must not be served.
+   * @throws EdgeError `DATASET_UNKNOWN`; while iterating, `CHUNK_ABSENT`, `CHUNK_CORRUPT`, `CATALOG_INVALID`
+   */
+  streamEntries(dataset: string): AsyncGenerator<readonly CatalogEntry[]>
   /** Makes `next` the current release when all that must be here is (I5). @returns whether it did. */
   activateIfWhole(dataset: string): Promise<boolean>
   /** A block by its CID, proven; undefined when it is not here. */
@@ -94,6 +100,7 @@ class StoreLibrary implements NodeLibrary {
   readonly #database: Database
   readonly #digests: DigestIndex
   readonly #keeping: Keeping
+  readonly #chunks: ChunkIndex
   readonly #blocks: Blocks
   readonly #items = new LRUCache<string, KeptItem>({ max: OPEN_ITEMS_MAX })
   readonly #byDigest = new LRUCache<Sha256, KeptItem>({ max: OPEN_ITEMS_MAX })
@@ -132,7 +139,8 @@ class StoreLibrary implements NodeLibrary {
       active: () => this.#active(),
       isDenied: (dataset, entry) => trust.isDenied({ dataset, ...entry }),
     })
-    this.#blocks = new Blocks(store)
+    this.#chunks = new ChunkIndex(store, database, !this.#owner)
+    this.#blocks = new Blocks(store, digest => this.#chunks.find(digest))
     if (!this.#owner) return
     this.#wishes = trust.wishes
     this.#watching = setInterval(() => this.#lookAtWishes(), WATCH_MS).unref()
@@ -206,6 +214,18 @@ class StoreLibrary implements NodeLibrary {
     return this.#releases.streamMissing(dataset)
   }
 
+  async *streamEntries(dataset: string): AsyncGenerator<readonly CatalogEntry[]> {
+    const release = this.#releases.current(dataset)
+    if (!release) throw new EdgeError('DATASET_UNKNOWN', dataset)
+    const { catalog } = release
+    for (let page = 0; page < catalog.pages; page++) {
+      if (this.#closed) throw new EdgeError('NOT_READY', 'the library is closed')
+      const entries = this.#reading(release, () => catalog.entries(page))
+      yield entries.filter(entry => !this.#trust.isDenied({ dataset, ...entry }))
+      await new Promise(resolve => setImmediate(resolve))
+    }
+  }
+
   activateIfWhole(dataset: string): Promise<boolean> {
     return this.#releases.activateIfWhole(dataset)
   }
@@ -238,6 +258,7 @@ class StoreLibrary implements NodeLibrary {
     await this.#store.settled()
     await this.#keeping.settled()
     await this.#digests.settled()
+    await this.#chunks.settled()
     await this.#presence.settled()
   }
 
@@ -249,6 +270,7 @@ class StoreLibrary implements NodeLibrary {
     await this.#presence.stop()
     await this.#keeping.stop()
     await this.#digests.stop()
+    await this.#chunks.stop()
     this.#database[Symbol.dispose]()
   }
 

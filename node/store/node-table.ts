@@ -9,6 +9,7 @@ import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
 import type { DagNode } from '../../manifests/extent.ts'
 import type { Database } from './database.ts'
 import { NodeView } from './node-view.ts'
+import type { NumberedNode } from './store.ts'
 
 export const LEASE_MS = 1000
 const CACHED_BYTES_MAX = 12 * 1024 * 1024
@@ -117,18 +118,21 @@ export class NodeTable {
     return { last: last === undefined ? undefined : Number(last), broken }
   }
 
-  /** CIDs in order of their rows. @returns the last row's number, undefined at the end. */
-  cidsAfter(after: number, limit: number): { last: number | undefined; cids: Cid[] } {
+  /** In order of their rows. */
+  numberedAfter(after: number, limit: number): NumberedNode[] {
     const rows = this.#database.all(
       'SELECT id, cid FROM nodes WHERE id > ? ORDER BY id LIMIT ?',
       after,
       limit,
     )
-    const last = rows.at(-1)?.['id']
-    return {
-      last: last === undefined ? undefined : Number(last),
-      cids: rows.flatMap(({ cid }) => cidIn(cid) ?? []),
-    }
+    return rows.flatMap(({ id, cid }) => {
+      const named = cidIn(cid)
+      return named ? [{ number: Number(id), cid: named }] : []
+    })
+  }
+
+  numbered(number: number): Cid | undefined {
+    return cidIn(this.#database.get('SELECT cid FROM nodes WHERE id = ?', number)?.['cid'])
   }
 
   get lastRow(): number {

@@ -17,13 +17,13 @@ describe('what was admitted', () => {
       await using store = await openTestStore(folder.path)
       await admit(store, small, block, large)
       for (const { cid, bytes } of [small, block, large]) {
-        expect(await store.readExtent(cid, UNHURRIED)).toEqual(bytes)
+        expect((await store.readExtent(cid, UNHURRIED)).equals(bytes)).toBe(true)
       }
     }
     await using store = await openTestStore(folder.path)
     for (const { cid, bytes } of [small, block, large]) {
       expect(store.has(cid)).toBe(true)
-      expect(await store.readExtent(cid, UNHURRIED)).toEqual(bytes)
+      expect((await store.readExtent(cid, UNHURRIED)).equals(bytes)).toBe(true)
     }
   })
 
@@ -84,9 +84,9 @@ describe('opening', () => {
     expect(performance.now() - began).toBeLessThan(1000)
 
     await using reader = await openTestStore(folder.path, { mode: 'reader' })
-    expect(await reader.readExtent(large.cid, UNHURRIED)).toEqual(large.bytes)
+    expect((await reader.readExtent(large.cid, UNHURRIED)).equals(large.bytes)).toBe(true)
     await admit(owner, block)
-    expect(await reader.readExtent(block.cid, UNHURRIED)).toEqual(block.bytes)
+    expect((await reader.readExtent(block.cid, UNHURRIED)).equals(block.bytes)).toBe(true)
     await expect(admit(reader, block)).rejects.toMatchObject({ code: 'STORE_READ_ONLY' })
   })
 
@@ -124,12 +124,12 @@ describe('files behind our back', () => {
       await using store = await openTestStore(folder.path)
       await store.settled()
       expect(store.has(large.cid)).toBe(false)
-      expect(await store.readExtent(other.cid, UNHURRIED)).toEqual(other.bytes)
+      expect((await store.readExtent(other.cid, UNHURRIED)).equals(other.bytes)).toBe(true)
     }
     await writeFile(path(large.cid, digestOf(large)), kept)
     await using store = await openTestStore(folder.path)
     await store.settled()
-    expect(await store.readExtent(large.cid, UNHURRIED)).toEqual(large.bytes)
+    expect((await store.readExtent(large.cid, UNHURRIED)).equals(large.bytes)).toBe(true)
   })
 
   it('swapped files are found out', async () => {
@@ -147,7 +147,8 @@ describe('files behind our back', () => {
       expect(store.has(cid)).toBe(false)
     }
     await admit(store, large, other)
-    for (const { cid, bytes } of [large, other]) expect(await store.readExtent(cid, UNHURRIED)).toEqual(bytes)
+    for (const { cid, bytes } of [large, other])
+      expect((await store.readExtent(cid, UNHURRIED)).equals(bytes)).toBe(true)
   })
 
   it('a warm tier that is not mounted loses nothing', async () => {
@@ -165,12 +166,13 @@ describe('files behind our back', () => {
       await using store = await openTestStore(folder.path, options)
       await store.settled()
       const hot = extents.find(({ cid }) => store.tierOf(cid) === 'hot')!
-      expect(await store.readExtent(hot.cid, UNHURRIED)).toEqual(hot.bytes)
+      expect((await store.readExtent(hot.cid, UNHURRIED)).equals(hot.bytes)).toBe(true)
     }
     await rm(join(folder.path, 'warm'), { recursive: true })
     await rename(join(folder.path, 'elsewhere'), join(folder.path, 'warm'))
     await using store = await openTestStore(folder.path, options)
     await store.settled()
-    for (const { cid, bytes } of extents) expect(await store.readExtent(cid, UNHURRIED)).toEqual(bytes)
+    for (const { cid, bytes } of extents)
+      expect((await store.readExtent(cid, UNHURRIED)).equals(bytes)).toBe(true)
   })
 })

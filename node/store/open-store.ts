@@ -31,6 +31,7 @@ import type {
   DiskTier,
   HealSource,
   Hold,
+  NumberedNode,
   StoreEvent,
   StoreOptions,
   StoreUsage,
@@ -147,6 +148,14 @@ class TowerStore implements ContentStore {
 
   view(cid: Cid): NodeView | undefined {
     return this.#parts.nodes.view(cid)
+  }
+
+  nodesAfter(after: number, limit: number): readonly NumberedNode[] {
+    return this.#parts.nodes.numberedAfter(after, limit)
+  }
+
+  nodeNumbered(number: number): Cid | undefined {
+    return this.#parts.nodes.numbered(number)
   }
 
   async admitNodes(nodes: Iterable<DagNode>): Promise<void> {

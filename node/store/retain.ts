@@ -42,11 +42,11 @@ export async function retainOnly(
     await new Promise(resolve => setImmediate(resolve))
   }
   for (let after = 0; after < lastNode && !parts.stopped; ) {
-    const { last, cids } = nodes.cidsAfter(after, ROWS_AT_ONCE)
-    if (last === undefined) break
-    after = last
+    const found = nodes.numberedAfter(after, ROWS_AT_ONCE)
+    if (found.length === 0) break
+    after = found.at(-1)!.number
     // a node that is an extent's goes with it
-    const unused = cids.filter(cid => !wanted.isUsed(cid) && !table.find(cid)?.tier)
+    const unused = found.map(({ cid }) => cid).filter(cid => !wanted.isUsed(cid) && !table.find(cid)?.tier)
     if (unused.length > 0) await remove(unused, why)
     await new Promise(resolve => setImmediate(resolve))
   }

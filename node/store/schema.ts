@@ -24,7 +24,8 @@ CREATE TABLE extents (
 );
 CREATE UNIQUE INDEX extents_cid ON extents (cid);
 CREATE TABLE small_blocks (id INTEGER PRIMARY KEY, cid BLOB NOT NULL, bytes BLOB NOT NULL);
-CREATE TABLE nodes (id INTEGER PRIMARY KEY, cid BLOB NOT NULL, bytes BLOB NOT NULL);
+-- Numbers are never given twice: the index of chunks goes by them.
+CREATE TABLE nodes (id INTEGER PRIMARY KEY AUTOINCREMENT, cid BLOB NOT NULL, bytes BLOB NOT NULL);
 CREATE UNIQUE INDEX nodes_cid ON nodes (cid);
 -- Parts of extents that failed their proof. The whole extent: offset 0 and its size.
 CREATE TABLE damage (cid BLOB NOT NULL, first INTEGER NOT NULL, size INTEGER NOT NULL, why TEXT NOT NULL,

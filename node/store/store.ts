@@ -38,6 +38,9 @@ export interface ContentStore extends AsyncDisposable {
   node(cid: Cid): Uint8Array | undefined
   /** The same, with its links at hand. @throws EdgeError `CATALOG_INVALID` when it is no node of our form. */
   view(cid: Cid): NodeView | undefined
+  /** Nodes in the order in which they came, from after number `after` on; numbers are of this generation. */
+  nodesAfter(after: number, limit: number): readonly NumberedNode[]
+  nodeNumbered(number: number): Cid | undefined
   /** @throws EdgeError `CHUNK_CORRUPT` when a block is not what its CID says; none is stored then. */
   admitNodes(nodes: Iterable<DagNode>): Promise<void>
 
@@ -109,6 +112,11 @@ export interface ContentStore extends AsyncDisposable {
   watch(watcher: StoreWatcher): void
   /** Resolves when what start-up left for the background is done: tables, stray files, salvage. */
   settled(): Promise<void>
+}
+
+export interface NumberedNode {
+  readonly number: number
+  readonly cid: Cid
 }
 
 /** Where lost blocks may be had: another tier, MinIO, Kubo, a peer, the upstream. Bytes are not trusted. */
