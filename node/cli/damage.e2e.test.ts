@@ -1,0 +1,16 @@
+import { afterAll, beforeAll, describe, it } from 'vitest'
+import { type Fragile, nodeRounds, openFragile, originRounds } from './test-damage.ts'
+
+const ROUNDS = 20
+let fragile: Fragile
+beforeAll(async () => {
+  fragile = await openFragile()
+}, 60_000)
+afterAll(() => fragile[Symbol.asyncDispose]())
+
+describe('one flipped bit', { timeout: 180_000 }, () => {
+  it('in a node is never served, and mended by the next fill', () => nodeRounds(fragile, ROUNDS, 'node'))
+
+  it('in an origin is never believed, and the next fill from a whole one finishes', () =>
+    originRounds(fragile, ROUNDS, 'origin'))
+})
