@@ -33,9 +33,12 @@ export class Needs {
 
   isPinned({ dataset, pin }: Manifest, path: string): boolean {
     if (pin && (pin.ipfs || pin.s3) && (pin.paths?.some(glob => matchesGlob(path, glob)) ?? true)) return true
-    const whole = `${dataset}/${path}`
-    return this.#operatorPins().some(
-      wish => wish === dataset || wish === whole || (wish.endsWith('/') && whole.startsWith(wish)),
-    )
+    return this.#operatorPins().some(wish => isOperatorPin(wish, dataset, path))
   }
+}
+
+/** @param wish `dataset`, or `dataset/path`, or `dataset/folder/`. */
+export function isOperatorPin(wish: string, dataset: string, path: string): boolean {
+  const whole = `${dataset}/${path}`
+  return wish === dataset || wish === whole || (wish.endsWith('/') && whole.startsWith(wish))
 }

@@ -19,11 +19,14 @@ import { fillMirror } from '../warmers/mirror.ts'
 import { type OpenLinks, openLinks } from '../warmers/open-links.ts'
 import type { PlanReport } from '../warmers/plan-report.ts'
 import { REQUEST_BYTES } from '../warmers/plan-fill.ts'
+import { extentFromPacks } from '../warmers/heal-upstream.ts'
 import { openDigestCache } from '../warmers/sources.ts'
 import { openStagedRanges } from '../warmers/staged-ranges.ts'
+import type { PinService } from '../pinning/pin-service.ts'
 import type { Upstream } from '../warmers/upstream.ts'
 import type { NodeConfig } from './config.ts'
 import { openLibrary, type NodeLibrary } from './open-library.ts'
+import { repoFilesOf } from './repo-view.ts'
 import { openStore } from './store/open-store.ts'
 import type { ContentStore } from './store/store.ts'
 import { openTrustStore, type TrustStore } from './trust-store.ts'
@@ -49,6 +52,8 @@ export interface Owner extends AsyncDisposable {
   readonly linkSettings: readonly LinkSettings[]
   readonly links: OpenLinks
   readonly queue: FillTools['queue']
+  /** Undefined when there is nowhere to pin to. */
+  readonly pins: PinService | undefined
   plan(wish: FillWish, options: Abortable): Promise<PlanReport>
   /** One after the other: a second call begins when the first has ended, and finds little to do. */
   fill(wish: FillWish, options: Abortable): AsyncGenerator<FillEvent>
@@ -110,6 +115,9 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
     wants: () => true,
     now: Date.now,
   }
+  const pins = await openPins(config, { store, library, trust })
+  if (pins) stack.use(pins)
+  await addHealSources({ config, store, tools, pins, links })
   const turns = new Turns()
   const kept = stack.move()
   return {
@@ -123,6 +131,7 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
     linkSettings,
     links,
     queue,
+    pins,
     plan: (wish, options) =>
       turns.take(() => planOnce({ ...requestOf(tools, wish, config), ...options }), options),
     fill: (wish, options) =>
@@ -141,6 +150,42 @@ function fillOf({ mirror, data, reserveBytes }: NodeConfig, request: FillRequest
 /** What `/repo/` shows packs and deltas of: a hub's copy, or what publishers push here. */
 export function repositoryFolderOf(data: string): string {
   return join(data, 'repository')
+}
+
+/** Loaded only by a node that pins: the clients cost memory. */
+async function openPins(
+  { ipfsApi, s3Url, data }: NodeConfig,
+  world: Pick<Owner, 'store' | 'library' | 'trust'>,
+): Promise<PinService | undefined> {
+  if (ipfsApi.length === 0 && s3Url === undefined) return undefined
+  const { openPinService } = await import('../pinning/pin-service.ts')
+  const view = () => [...repoFilesOf(world.trust.record)].map(([path, bytes]) => ({ path, bytes }))
+  return openPinService({ ...world, folder: data, ipfsApi, s3Url, view })
+}
+
+/** In the order of what they cost: a server of ours, a neighbour, the link. */
+async function addHealSources({
+  config: { peers },
+  store,
+  tools: { releases, cache, staged },
+  pins,
+  links,
+}: Pick<Owner, 'config' | 'store' | 'pins' | 'links'> & { readonly tools: FillTools }): Promise<void> {
+  if (pins || peers.length > 0) {
+    const { peerHealSource, pinHealSource } = await import('../pinning/heal-sources.ts')
+    const nearFirst = (pins?.targets ?? []).toSorted((a, b) => (a.kind < b.kind ? 1 : -1))
+    for (const target of nearFirst) store.onHeal(pinHealSource(target, store))
+    for (const peer of peers) store.onHeal(peerHealSource(peer))
+  }
+  store.onHeal({
+    name: 'upstream',
+    async fetchExtent(cid, { signal }) {
+      using open = links.open()
+      if (!open) return undefined
+      const until = { signal: AbortSignal.any([signal, open.signal]) }
+      return await extentFromPacks(cid, { upstreams: open.upstreams, releases, cache, staged }, until)
+    },
+  })
 }
 
 function requestOf(

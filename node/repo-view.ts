@@ -18,7 +18,7 @@ export function trustRepoView(trust: TrustStore): RepoView {
   let sequence = -1
   const current = () => {
     if (sequence !== trust.sequence) {
-      files = filesOf(trust.record)
+      files = repoFilesOf(trust.record)
       sequence = trust.sequence
     }
     return files
@@ -50,7 +50,8 @@ export function joinedRepoView(...views: readonly RepoView[]): RepoView {
   }
 }
 
-function filesOf({ accepted, manifests, denylist }: TrustRecord): ReadonlyMap<string, Uint8Array> {
+/** By path below the repository; empty before anything was accepted. */
+export function repoFilesOf({ accepted, manifests, denylist }: TrustRecord): ReadonlyMap<string, Uint8Array> {
   const files = new Map<string, Uint8Array>()
   if (!accepted?.served) return files
   // an update under way may know newer roots: what is served need not stand up to those

@@ -29,8 +29,10 @@ export interface KuboOptions {
 
 /** Where our files are in Kubo's mutable file system. */
 const FILES = '/towerlight'
-/** Roots in one call: they go into the URL. */
-const UNPINNED_AT_ONCE = 100
+/** Kubo must not look for blocks elsewhere: we know the other places ourselves. */
+const HERE_ONLY = { offline: true }
+/** Calls under way together. */
+const UNPINNED_AT_ONCE = 32
 
 export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
   const [{ create }, { CID }] = await Promise.all([import('kubo-rpc-client'), import('multiformats/cid')])
@@ -99,13 +101,13 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
     },
 
     async fetchExtent({ cid, sizeBytes }, { signal }) {
-      const content = client.cat(CID.parse(cid), { signal: within(signal, callMs) })
-      return collected(content, sizeBytes)
+      const content = client.cat(CID.parse(cid), { signal: within(signal, callMs), ...HERE_ONLY })
+      return await collected(content, sizeBytes)
     },
 
     async fetchBlock(cid, { signal }) {
       try {
-        return await client.block.get(CID.parse(cid), { signal: within(signal, callMs) })
+        return await client.block.get(CID.parse(cid), { signal: within(signal, callMs), ...HERE_ONLY })
       } catch (cause) {
         if (/not found/.test(String(cause))) return undefined
         throw down(cause)
@@ -234,7 +236,7 @@ async function* exportedDag(
   }
 }
 
-/** At most `sizeBytes`; undefined when there are fewer. */
+/** Undefined when it is more than `sizeBytes`, or not there. */
 async function collected(
   content: AsyncIterable<Uint8Array>,
   sizeBytes: number,
@@ -248,9 +250,10 @@ async function collected(
       pieces.push(piece)
     }
   } catch (cause) {
+    if (/not found/.test(String(cause))) return undefined
     throw down(cause)
   }
-  return length === sizeBytes ? Buffer.concat(pieces) : undefined
+  return Buffer.concat(pieces)
 }
 
 function within(signal: AbortSignal, ms: number): AbortSignal {

@@ -42,7 +42,9 @@ export interface RoundProgress {
 
 /** One batch is one request to Kubo: large enough to amortise it, small enough to show progress. */
 const BATCH_ITEMS = 256
-const BATCH_BYTES = 64 * 1024 * 1024
+const BATCH_BYTES = 32 * 1024 * 1024
+/** While one batch's pins are written down, the next one's blocks travel. */
+const BATCHES_AT_ONCE = 2
 
 /**
  * @throws EdgeError `PIN_TARGET_DOWN`; `PIN_REFUSED` with the shortfall, before anything moves.
@@ -99,8 +101,7 @@ export async function reconcile(
   let pinned = 0
   let failed = 0
   let gone = 0
-  for (const batch of batchesOf(ready)) {
-    options.signal.throwIfAborted()
+  const pinBatch = async (batch: readonly WantedPin[]) => {
     const items = batch.flatMap(pin => source.item(pin) ?? [])
     gone += batch.length - items.length
     const wishOf = new Map(batch.map(pin => [pin.root, pin]))
@@ -120,6 +121,7 @@ export async function reconcile(
     }
     onProgress?.({ target: target.name, done: pinned + failed + gone, total: ready.length, bytes })
   }
+  await someAtOnce(batchesOf(ready), BATCHES_AT_ONCE, pinBatch, options)
 
   const unpin = complete ? plan.unpin : []
   const held = unpin.filter(root => observed.has(root))
@@ -139,6 +141,29 @@ export async function reconcile(
 /** A round's failure that the next round may not have: the target was away. */
 export function isPassing(error: unknown): error is EdgeError {
   return isEdgeError(error, 'PIN_TARGET_DOWN')
+}
+
+/** The first failure stops the rest; all that began has ended when this returns. */
+async function someAtOnce<T>(
+  all: Iterable<T>,
+  atOnce: number,
+  work: (one: T) => Promise<void>,
+  { signal }: Abortable,
+): Promise<void> {
+  const left = all[Symbol.iterator]()
+  let failure: { readonly error: unknown } | undefined
+  const worker = async () => {
+    for (let next = left.next(); !next.done && !failure; next = left.next()) {
+      try {
+        signal.throwIfAborted()
+        await work(next.value)
+      } catch (error) {
+        failure ??= { error }
+      }
+    }
+  }
+  await Promise.all(Array.from({ length: atOnce }, worker))
+  if (failure) throw failure.error
 }
 
 function* batchesOf(pins: readonly WantedPin[]): Generator<WantedPin[]> {

@@ -31,12 +31,15 @@ const NODES = 'nodes-v1/'
 const PINS = 'pins-v1/'
 /** From here on a HEAD is cheaper than sending again what may be there. */
 const ASKED_BYTES = 128 * 1024
+/** Extents that are in memory at a time, each up to 8 MiB and copied on its way. */
+const LARGE_AT_ONCE = 3
 
 /** Creates the bucket when it is missing. @throws EdgeError `PIN_TARGET_DOWN` */
 export async function openS3Target(options: S3Options, { signal }: Abortable): Promise<PinTarget> {
   const bucket = new Bucket(options)
   await bucket.create({ signal })
   const limit = pLimit(options.concurrency)
+  const large = pLimit(LARGE_AT_ONCE)
 
   return {
     name: 's3',
@@ -45,7 +48,7 @@ export async function openS3Target(options: S3Options, { signal }: Abortable): P
       return await Promise.all(
         items.map(async (item): Promise<PinOutcome> => {
           try {
-            await pinOne(bucket, item, limit, options)
+            await pinOne(bucket, item, { limit, large }, options)
             return { root: item.root }
           } catch (error) {
             options.signal.throwIfAborted()
@@ -103,19 +106,25 @@ export async function openS3Target(options: S3Options, { signal }: Abortable): P
 
 type Limit = ReturnType<typeof pLimit>
 
-async function pinOne(bucket: Bucket, item: PinItem, limit: Limit, options: PinOptions): Promise<void> {
+async function pinOne(
+  bucket: Bucket,
+  item: PinItem,
+  { limit, large }: { readonly limit: Limit; readonly large: Limit },
+  options: PinOptions,
+): Promise<void> {
   const writeExtent = async ({ cid, sizeBytes }: ExtentRef) => {
     const asks = !options.anew && sizeBytes >= ASKED_BYTES
     if (asks && (await bucket.sizeOf(EXTENTS + cid, options)) === sizeBytes) return
     await bucket.write(EXTENTS + cid, await item.readExtent(cid, options), options)
   }
   const writes: Promise<void>[] = []
-  const start = (work: () => Promise<void>) => {
-    const write = limit(work)
+  const start = (work: () => Promise<void>, within = limit) => {
+    const write = within(work)
     write.catch(() => {}) // reported by the one who waits for all of them
     writes.push(write)
   }
-  for (const extent of item.extents) start(() => writeExtent(extent))
+  for (const extent of item.extents)
+    start(() => writeExtent(extent), extent.sizeBytes < ASKED_BYTES ? limit : large)
   if (!isTree(item.root)) return void (await Promise.all(writes))
 
   const nodes: Cid[] = []

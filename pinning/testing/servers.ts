@@ -49,12 +49,15 @@ export function haveServer(name: 'ipfs' | 'minio'): boolean {
   return false
 }
 
-/** A private Kubo: no bootstrap peers, no routing, no swarm beyond loopback. */
+/**
+ * A private Kubo: no bootstrap peers, no routing, no swarm beyond loopback. With Pebble, which syncs
+ * once a pin, where LevelDB syncs five times.
+ */
 export async function startKubo(): Promise<KuboServer> {
   const folder = await mkdtemp(join(tmpdir(), 'tower-kubo-'))
   const [api, gateway, swarm] = await freePorts(3)
   const env = { ...process.env, IPFS_PATH: folder, IPFS_TELEMETRY: 'off' }
-  await runProgram('ipfs', ['init', '--empty-repo', '--profile', 'test'], env)
+  await runProgram('ipfs', ['init', '--empty-repo', '--profile', 'test,pebbleds'], env)
   const settings: [string, string][] = [
     ['Addresses.API', JSON.stringify(`/ip4/127.0.0.1/tcp/${api}`)],
     ['Addresses.Gateway', JSON.stringify(`/ip4/127.0.0.1/tcp/${gateway}`)],
