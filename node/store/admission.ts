@@ -5,7 +5,7 @@
  * few at a time, and then a row.
  */
 import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
-import type { Cid } from '../../manifests/cid.ts'
+import { codecOf, type Cid } from '../../manifests/cid.ts'
 import type { ChunkRule, DagNode } from '../../manifests/extent.ts'
 import type { CommitQueue } from './commit-queue.ts'
 import type { ExtentFiles } from './extent-files.ts'
@@ -50,14 +50,15 @@ export class Admission {
   /** One at a time per extent. @returns false when it was here already. */
   async admit(cid: Cid, bytes: Uint8Array, rule: ChunkRule, why: string): Promise<boolean> {
     const { table, nodes, quarantine, tiers } = this.#parts
-    const node = proveExtent(cid, bytes, rule, nodes.view(cid))
+    const view = codecOf(cid) === 'raw' ? undefined : nodes.view(cid)
+    const node = proveExtent(cid, bytes, rule, view)
     const before = table.find(cid)
     if (before?.tier && !quarantine.isDamaged(cid) && (await this.#isThere(before, bytes.length))) {
       if (node) await this.#parts.commits.commit(() => nodes.insert(node))
       return false
     }
 
-    const id = table.idOf(cid)
+    const id = before?.id ?? table.idForNew(cid)
     const tier = await this.#place(id, bytes.length)
     try {
       await this.#makeRoom(tier, bytes.length)
@@ -99,24 +100,13 @@ export class Admission {
   ): Promise<void> {
     const { table, nodes, small, quarantine, commits, now } = this.#parts
     const isSmall = bytes.length <= SMALL_BYTES_MAX
-    return commits.commit(
-      () => {
-        const extent = {
-          id,
-          cid,
-          sizeBytes: bytes.length,
-          tier,
-          small: isSmall,
-          held: before?.held ?? 0,
-          why,
-        }
-        table.insert({ ...extent, verifiedAtMs: now() })
-        if (isSmall) small.put(id, cid, bytes)
-        if (node) nodes.insert(node)
-        quarantine.clear(cid)
-      },
-      isSmall ? bytes.length : 0,
-    )
+    return commits.commit(() => {
+      const extent = { id, cid, sizeBytes: bytes.length, tier, small: isSmall, held: before?.held ?? 0, why }
+      table.insert({ ...extent, verifiedAtMs: now() })
+      if (isSmall) small.put(id, cid, bytes)
+      if (node) nodes.insert(node)
+      quarantine.clear(cid)
+    })
   }
 
   async #isThere(row: Located, sizeBytes: number): Promise<boolean> {

@@ -4,12 +4,12 @@
  */
 import type { Database } from './database.ts'
 
-const GROUP_WORKS_MAX = 400
-const GROUP_BYTES_MAX = 2 * 1024 * 1024
+/** A group ends when it has held the event loop for so long; its commit comes on top. */
+const GROUP_MS_MAX = 4
+const GROUP_WORKS_MAX = 500
 
 interface Waiting {
   readonly work: () => void
-  readonly bytes: number
   readonly resolve: () => void
   readonly reject: (error: unknown) => void
 }
@@ -24,9 +24,9 @@ export class CommitQueue {
   }
 
   /** Runs `work` inside a transaction soon; durable when resolved. */
-  commit(work: () => void, bytes = 0): Promise<void> {
+  commit(work: () => void): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#waiting.push({ work, bytes, resolve, reject })
+      this.#waiting.push({ work, resolve, reject })
       this.#schedule()
     })
   }
@@ -47,24 +47,26 @@ export class CommitQueue {
   }
 
   #commitGroup(): void {
-    const group = this.#takeGroup()
+    const group = this.#waiting.slice(0, GROUP_WORKS_MAX)
+    let done = 0
+    let failure: { readonly error: unknown } | undefined
     try {
       this.#database.transaction(() => {
-        for (const { work } of group) work()
+        const until = performance.now() + GROUP_MS_MAX
+        done = 0
+        for (const { work } of group) {
+          work()
+          done++
+          if (performance.now() > until) return
+        }
       })
     } catch (error) {
-      for (const { reject } of group) reject(error)
-      return
+      failure = { error }
+      done = Math.max(1, done) // what comes after the one that failed gets another try
     }
-    for (const { resolve } of group) resolve()
-  }
-
-  #takeGroup(): Waiting[] {
-    let bytes = 0
-    let count = 0
-    while (count < Math.min(this.#waiting.length, GROUP_WORKS_MAX) && bytes < GROUP_BYTES_MAX) {
-      bytes += this.#waiting[count++]!.bytes
+    for (const { resolve, reject } of this.#waiting.splice(0, done)) {
+      if (failure) reject(failure.error)
+      else resolve()
     }
-    return this.#waiting.splice(0, count)
   }
 }

@@ -12,8 +12,8 @@ import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
 import { isDamageError, isFullError, isReadOnlyError, sqliteCodeOf, SQLITE } from './disk-errors.ts'
 
 const PAGE_BYTES = 8192
-/** 16 MiB of log between checkpoints. */
-const CHECKPOINT_PAGES = 2048
+/** 4 MiB of log between checkpoints: one takes some milliseconds. */
+const CHECKPOINT_PAGES = 512
 const CACHE_KIB = 8192
 /** Errors of reading a sector: https://www.sqlite.org/rescode.html#extrc */
 const READ_ERRORS: readonly number[] = [266, 522, 8202, 8458]

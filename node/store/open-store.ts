@@ -46,7 +46,7 @@ import { Upkeep } from './upkeep.ts'
 /** The item of no bytes: here without being stored. */
 const EMPTY = rawCidOf(sha256Of(''))
 const HEAL_MS = 2000
-const NODES_AT_ONCE = 500
+const NODES_AT_ONCE = 100
 const HOLDS_AT_ONCE = 200
 
 /** @throws EdgeError `STORE_LOCKED`, `STORE_READ_ONLY`, `STORE_FORMAT`, `STORE_FULL` */
@@ -360,10 +360,9 @@ class TowerStore implements ContentStore {
 
   async #storeNodes(group: readonly DagNode[]): Promise<void> {
     const { nodes, commits, watchers } = this.#parts
-    const bytes = group.reduce((sum, node) => sum + node.bytes.length, 0)
     await commits.commit(() => {
       for (const node of group) nodes.insert(node)
-    }, bytes)
+    })
     for (const { cid } of group) for (const watcher of watchers) watcher.nodeCame?.(cid)
   }
 
