@@ -59,10 +59,10 @@ export class Admission {
     }
 
     const id = before?.id ?? table.idForNew(cid)
-    const tier = await this.#place(id, bytes.length)
+    let tier = await this.#place(id, bytes.length)
     try {
       await this.#makeRoom(tier, bytes.length)
-      if (bytes.length > SMALL_BYTES_MAX) await this.#writeFile(tier, cid, bytes)
+      if (bytes.length > SMALL_BYTES_MAX) tier = await this.#writeSomewhere(id, tier, cid, bytes)
       await this.#commit(id, cid, bytes, tier, node, before, why)
     } catch (error) {
       if (before?.tier) tiers.settle(id, bytes.length, before.held)
@@ -129,6 +129,22 @@ export class Admission {
       tiers.shrinkBy(shortfall)
       await tiers.settled()
       await space.measure(true)
+    }
+  }
+
+  /** A tier whose disk has gone or turned read-only leaves the other one. */
+  async #writeSomewhere(id: number, tier: DiskTier, cid: Cid, bytes: Uint8Array): Promise<DiskTier> {
+    try {
+      await this.#writeFile(tier, cid, bytes)
+      return tier
+    } catch (error) {
+      if (isEdgeError(error, 'STORE_FULL')) throw error
+      const other = tier === 'hot' ? 'warm' : 'hot'
+      await this.#writeFile(other, cid, bytes).catch(() => {
+        throw error
+      })
+      this.#parts.tiers.misplaced(id, bytes.length, other)
+      return other
     }
   }
 

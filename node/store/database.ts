@@ -6,7 +6,7 @@
  * readers must survive: a row only says *where* something is. A schema that is not exactly ours is
  * damage, too. WAL; commits are synced unless `derived` says that everything in it can be made again.
  */
-import { existsSync, renameSync, rmSync } from 'node:fs'
+import { existsSync, renameSync, rmSync, statSync } from 'node:fs'
 import { DatabaseSync, type SQLInputValue, type SQLOutputValue, type StatementSync } from 'node:sqlite'
 import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
 import { isDamageError, isFullError, isReadOnlyError, sqliteCodeOf, SQLITE } from './disk-errors.ts'
@@ -15,6 +15,7 @@ const PAGE_BYTES = 8192
 /** 4 MiB of log between checkpoints: one takes some milliseconds. */
 const CHECKPOINT_PAGES = 512
 const CACHE_KIB = 8192
+const FOLLOW_MS = 2000
 /** Errors of reading a sector: https://www.sqlite.org/rescode.html#extrc */
 const READ_ERRORS: readonly number[] = [266, 522, 8202, 8458]
 
@@ -35,6 +36,9 @@ export class Database implements Disposable {
   #connection: DatabaseSync
   #statements = new Map<string, StatementSync>()
   #inTransaction = false
+  /** Of the file that a reader has open. */
+  #inode: number | undefined
+  #lookedAt = performance.now()
   #closed = false
 
   /** @throws EdgeError `STORE_READ_ONLY`, `STORE_FULL` */
@@ -124,6 +128,7 @@ export class Database implements Disposable {
 
   /** Damage replaces the file, then the call is made once more, on the empty one. */
   #guarded<T>(call: () => T): T {
+    if (this.#options.readOnly) this.#followOwner()
     if (this.#closed) throw new EdgeError('NOT_READY', 'the store is closed')
     try {
       return call()
@@ -132,6 +137,18 @@ export class Database implements Disposable {
       this.#replace(error)
       return call()
     }
+  }
+
+  /** The owner may have put another file in the place of a damaged one. */
+  #followOwner(): void {
+    const now = performance.now()
+    if (this.#closed || now - this.#lookedAt < FOLLOW_MS) return
+    this.#lookedAt = now
+    const inode = inodeOf(this.#options.path)
+    if (inode === this.#inode || inode === undefined) return
+    this.#statements.clear()
+    closeQuietly(this.#connection)
+    this.#connection = this.#open()
   }
 
   #replace(cause: unknown): void {
@@ -143,7 +160,12 @@ export class Database implements Disposable {
   }
 
   #open(): DatabaseSync {
-    if (this.#options.readOnly) return new DatabaseSync(this.#options.path, { readOnly: true, timeout: 2000 })
+    if (this.#options.readOnly) {
+      this.#inode = inodeOf(this.#options.path)
+      if (this.#inode === undefined)
+        throw new EdgeError('NOT_READY', `${this.#options.path} is not there yet`)
+      return new DatabaseSync(this.#options.path, { readOnly: true, timeout: 2000 })
+    }
     if (!existsSync(this.#options.path)) return this.#create()
     let connection: DatabaseSync | undefined
     try {
@@ -198,6 +220,10 @@ export class Database implements Disposable {
     rmSync(`${path}-shm`, { force: true })
     return aside
   }
+}
+
+function inodeOf(path: string): number | undefined {
+  return statSync(path, { throwIfNoEntry: false })?.ino
 }
 
 function isDamage(error: unknown): boolean {

@@ -26,6 +26,11 @@ export class EventLog {
       subject,
       why,
     )
+    if (what === 'healed') {
+      this.#database.run(
+        `INSERT INTO state (name, value) VALUES ('healed', '1') ON CONFLICT (name) DO UPDATE SET value = value + 1`,
+      )
+    }
     if (++this.#sincePrune < PRUNE_EVERY) return
     this.#sincePrune = 0
     this.#database.run('DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - ?', KEPT)
@@ -44,7 +49,8 @@ export class EventLog {
     }))
   }
 
-  count(what: StoreEvent['what']): number {
-    return Number(this.#database.get('SELECT count(*) AS n FROM events WHERE what = ?', what)?.['n'] ?? 0)
+  /** How often something was ever healed; events themselves are forgotten in the end. */
+  get healed(): number {
+    return Number(this.#database.get(`SELECT value FROM state WHERE name = 'healed'`)?.['value'] ?? 0)
   }
 }

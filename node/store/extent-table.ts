@@ -28,6 +28,14 @@ export interface Located {
 
 export type BriefRow = Pick<Located, 'id' | 'sizeBytes' | 'tier' | 'held'>
 
+export interface Totals {
+  readonly extents: number
+  readonly verifiedSinceMs: number | undefined
+}
+
+/** Counting takes at most one part in so many of the time. */
+const TOTALS_SHARE = 500
+
 export class ExtentTable {
   readonly #database: Database
   readonly #cache = new LRUCache<Cid, Located>({ max: CACHED_MAX })
@@ -36,6 +44,7 @@ export class ExtentTable {
   /** Numbers given out to extents that have no row yet. */
   readonly #promised = new Map<Cid, number>()
   #nextId: number | undefined
+  #totals: (Totals & { readonly until: number }) | undefined
   readonly #lookBeyond: (cid: Cid) => boolean
 
   /** @param lookBeyond where else an extent without a row may be, while rows are being rebuilt. */
@@ -233,15 +242,21 @@ export class ExtentTable {
     return cids
   }
 
-  totals(): { readonly extents: number; readonly verifiedSinceMs: number | undefined } {
+  /** How many are here, and the oldest proof. Looks at every row, so it is remembered for a while. */
+  totals(): Totals {
+    const now = performance.now()
+    if (this.#totals && now < this.#totals.until) return this.#totals
     const row = this.#database.get(
-      `SELECT count(*) AS extents, min(verified) AS since FROM extents WHERE place <> 0`,
+      `SELECT count(*) AS extents, min(verified) AS since FROM extents WHERE place <> ${PLACE.absent}`,
     )
     const since = row?.['since']
-    return {
+    const took = performance.now() - now
+    this.#totals = {
       extents: Number(row?.['extents'] ?? 0),
-      verifiedSinceMs: since === null ? undefined : Number(since) * 1000,
+      verifiedSinceMs: typeof since === 'number' ? since * 1000 : undefined,
+      until: now + took * TOTALS_SHARE,
     }
+    return this.#totals
   }
 }
 

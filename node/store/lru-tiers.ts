@@ -83,7 +83,14 @@ export class LruTiers implements TierPolicy {
   }
 
   adopt(key: number, sizeBytes: number, place: Place): void {
-    if (this.placeOf(key)) return
+    const exempt = this.#exempt.get(key)
+    if (exempt) {
+      this.#count(exempt.place, -exempt.sizeBytes)
+      exempt.place = place
+      this.#count(place, exempt.sizeBytes)
+      return
+    }
+    this.remove(key)
     const size = Math.max(1, sizeBytes)
     this.#queueOf(place).set(key, size, { size })
   }

@@ -175,4 +175,40 @@ describe('files behind our back', () => {
     for (const { cid, bytes } of extents)
       expect((await store.readExtent(cid, UNHURRIED)).equals(bytes)).toBe(true)
   })
+
+  it('a hot tier that is gone leaves the warm one', async () => {
+    await using folder = await temporaryFolder()
+    await using store = await openTestStore(folder.path)
+    await admit(store, small, large)
+    await store.settled()
+    await rm(join(folder.path, 'hot'), { recursive: true })
+    const other = extentFor('other', 2 * MIB)
+    await admit(store, other)
+    await store.settled()
+    expect(store.tierOf(other.cid)).toBe('warm')
+    expect((await store.readExtent(other.cid, UNHURRIED)).equals(other.bytes)).toBe(true)
+    expect((await store.readExtent(small.cid, UNHURRIED)).equals(small.bytes)).toBe(true)
+  })
+})
+
+describe('a reader', () => {
+  it('follows the owner when the database is replaced', { timeout: 20_000 }, async () => {
+    await using folder = await temporaryFolder()
+    await using owner = await openTestStore(folder.path)
+    await admit(owner, large)
+    await using reader = await openTestStore(folder.path, { mode: 'reader' })
+    expect(reader.has(large.cid)).toBe(true)
+    await owner[Symbol.asyncDispose]()
+    await writeFile(join(folder.path, 'node.db'), 'noise')
+    await using again = await openTestStore(folder.path)
+    await again.settled()
+    await admit(again, block)
+    await expect.poll(() => reader.has(block.cid), { timeout: 10_000 }).toBe(true)
+    expect((await reader.readExtent(block.cid, UNHURRIED)).equals(block.bytes)).toBe(true)
+  })
+
+  it('of a store that nobody made yet says so', async () => {
+    await using folder = await temporaryFolder()
+    await expect(openTestStore(folder.path, { mode: 'reader' })).rejects.toMatchObject({ code: 'NOT_READY' })
+  })
 })

@@ -317,7 +317,7 @@ class TowerStore implements ContentStore {
       reservedBytes: this.#reservations.bytes,
       stagedBytes: this.#stagedBytes,
       quarantined: quarantine.size,
-      healed: events.count('healed'),
+      healed: events.healed,
       freeBytes: space.freeBytes,
       reserveBytes: this.#options.reserveBytes,
       verifiedSince: verifiedSinceMs,

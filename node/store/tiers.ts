@@ -128,6 +128,11 @@ export class Tiers {
     this.#move()
   }
 
+  /** It could only be written elsewhere. */
+  misplaced(key: number, sizeBytes: number, tier: DiskTier): void {
+    this.#policy.adopt(key, sizeBytes, tier)
+  }
+
   /** It was not written after all, or is gone. */
   forget(key: number): void {
     this.#policy.remove(key)
