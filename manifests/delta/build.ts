@@ -48,7 +48,9 @@ const FULL_EXTENTS = 4096
 
 export async function buildDelta(from: ReleaseView, to: ReleaseView, spool: DeltaSpool): Promise<BuiltDelta> {
   const layout = await OldLayout.of(from)
-  const builder = new DeltaBuilder(layout, from, to, spool, await goneExtents(layout, to))
+  const old = new OldBytes(layout, from)
+  const matcher = await ExtentMatcher.over(layout, old, await goneExtents(layout, to))
+  const builder = new DeltaBuilder(layout, old, matcher, to, spool)
   await builder.addCatalog()
   let ordinal = 0
   for await (const item of to.items()) await builder.addItem(item, ordinal++)
@@ -97,12 +99,12 @@ class DeltaBuilder {
   #spooledBytes = 0
   #inCatalog = true
 
-  constructor(layout: OldLayout, from: ReleaseView, to: ReleaseView, spool: DeltaSpool, gone: readonly number[]) {
+  constructor(layout: OldLayout, old: OldBytes, matcher: ExtentMatcher, to: ReleaseView, spool: DeltaSpool) {
     this.#layout = layout
     this.#to = to
     this.#spool = spool
-    this.#old = new OldBytes(layout, from)
-    this.#matcher = new ExtentMatcher(layout, this.#old, gone)
+    this.#old = old
+    this.#matcher = matcher
     this.#partBuilder = new PartBuilder(layout, this.#old)
   }
 

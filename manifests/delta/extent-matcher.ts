@@ -7,6 +7,7 @@
  * not ("gone" bytes) is loaded at once where it fits; otherwise place by place.
  */
 import type { ChunkRef } from '../extent.ts'
+import { LikenessIndex } from './likeness-index.ts'
 import { type Match, type Matches, MatchPool } from './match-pool.ts'
 import type { OldBytes } from './old-bytes.ts'
 import type { OldItem, OldLayout } from './old-layout.ts'
@@ -16,23 +17,36 @@ const POOL_BYTES_MAX = 48 * 1024 * 1024
 /** A gap between anchors that is longer than this is looked at from both its ends only. */
 const GAP_BYTES_MAX = 16 * 1024 * 1024
 const MARGIN_BYTES = 64 * 1024
+/** How many extents, found by what they are like, are looked at for one new extent. */
+const ALIKE_EXTENTS_MAX = 4
 
 export class ExtentMatcher {
   readonly #layout: OldLayout
   readonly #old: OldBytes
   readonly #pool: MatchPool
+  readonly #index: LikenessIndex | undefined
   #inPool = new Set<number>()
+  /** To be loaded first. */
+  #gone: readonly number[]
 
-  /** @param gone indexes of old extents that the new release does not have as they were. */
-  constructor(layout: OldLayout, old: OldBytes, gone: readonly number[]) {
-    this.#layout = layout
-    this.#old = old
+  /** @param gone indexes of old extents that the new release does not have as they were, ascending. */
+  static async over(layout: OldLayout, old: OldBytes, gone: readonly number[]): Promise<ExtentMatcher> {
     const goneBytes = gone.reduce((sum, index) => sum + layout.extents[index]!.sizeBytes, 0)
     // Neighbours of what has gone are looked at, too, hence some more.
-    this.#pool = new MatchPool(Math.min(goneBytes + 16 * 1024 * 1024, POOL_BYTES_MAX))
-    this.#gone = goneBytes <= (POOL_BYTES_MAX * 3) / 4 ? gone : []
+    const pool = new MatchPool(Math.min(goneBytes + POOL_BYTES_MAX / 4, POOL_BYTES_MAX))
+    if (goneBytes <= pool.freeBytes - POOL_BYTES_MAX / 4) return new ExtentMatcher(layout, old, pool, gone, undefined)
+    const index = new LikenessIndex(goneBytes)
+    for (const extent of gone) index.add(layout.extents[extent]!.address, await old.extent(extent))
+    return new ExtentMatcher(layout, old, pool, [], index)
   }
-  #gone: readonly number[]
+
+  private constructor(layout: OldLayout, old: OldBytes, pool: MatchPool, gone: readonly number[], index: LikenessIndex | undefined) {
+    this.#layout = layout
+    this.#old = old
+    this.#pool = pool
+    this.#gone = gone
+    this.#index = index
+  }
 
   /** Chunks of the extent that the older release has. Neighbours are joined. */
   anchors(chunks: readonly ChunkRef[]): Match[] {
@@ -59,7 +73,8 @@ export class ExtentMatcher {
    */
   async find(bytes: Uint8Array, anchors: readonly Match[], expected: number, item: OldItem | undefined): Promise<Matches> {
     const runs = runsBetween(bytes.length, anchors, expected)
-    await this.#load(runs.flatMap(run => this.#placesOf(run, item)))
+    const alike = runs.flatMap(run => this.#index?.lookUp(bytes, run.from, run.to) ?? [])
+    await this.#load(runs.flatMap(run => this.#placesOf(run, item)), alike)
     const found: Matches = { equal: [], alike: [] }
     for (const [at, run] of runs.entries()) {
       const { equal, alike } = this.#pool.matches(bytes, run.from, run.to, run.expected)
@@ -87,17 +102,24 @@ export class ExtentMatcher {
     return ends
   }
 
-  async #load(places: readonly AddressRange[]): Promise<void> {
-    const gone = this.#gone
+  /** Makes sure that the places are in the pool; of the extents that hold what is alike, the most alike. */
+  async #load(places: readonly AddressRange[], alike: readonly number[]): Promise<void> {
+    const hits = new Map<number, number>()
+    for (const address of alike) {
+      const index = this.#layout.extentAt(address)
+      hits.set(index, (hits.get(index) ?? 0) + 1)
+    }
+    const most = [...hits].sort(([a, some], [b, others]) => others - some || a - b).slice(0, ALIKE_EXTENTS_MAX)
+    const wanted = [...new Set([...this.#gone, ...places.flatMap(place => this.#layout.extentsIn(place)), ...most.map(([index]) => index)])]
     this.#gone = []
-    const wanted = [...new Set([...gone, ...places.flatMap(place => this.#layout.extentsIn(place))])]
-    const missing = wanted.filter(index => !this.#inPool.has(index)).sort((a, b) => a - b)
+    const missing = wanted.filter(index => !this.#inPool.has(index))
     const bytes = missing.reduce((sum, index) => sum + this.#layout.extents[index]!.sizeBytes, 0)
-    if (bytes > this.#pool.freeBytes) {
+    const fits = bytes <= this.#pool.freeBytes
+    if (!fits) {
       this.#pool.clear()
       this.#inPool.clear()
     }
-    for (const index of this.#inPool.size === 0 ? wanted.sort((a, b) => a - b) : missing) {
+    for (const index of (fits ? missing : wanted).sort((a, b) => a - b)) {
       const { address, sizeBytes } = this.#layout.extents[index]!
       if (sizeBytes > this.#pool.freeBytes) break
       this.#pool.add(address, await this.#old.extent(index))

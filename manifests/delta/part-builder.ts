@@ -21,16 +21,19 @@ export interface BuiltPart {
   readonly needs: readonly (readonly number[])[]
 }
 
-/** Tried in this order; the first that fits serves for estimates. */
+/** From little to much. */
 const RULES: readonly DictionaryRule[] = [
+  { around: 128, ahead: 2 ** 14 },
+  { around: 512, ahead: 2 ** 16 },
   { around: 2048, ahead: 2 ** 18 },
   { around: 8192, ahead: 2 ** 20 },
-  { around: 512, ahead: 2 ** 16 },
-  { around: 128, ahead: 2 ** 14 },
 ]
+/** The one that serves for estimates, and is tried first. */
+const USUAL_RULE = 2
 const NO_RULE: DictionaryRule = { around: 0, ahead: 0 }
 const FAST_LEVEL = 3
 const ESTIMATE_LEVEL = 6
+const CLOSE_LEVEL = 19
 const GOOD_LEVEL = 19
 const BEST_LEVEL = 22
 /** Up to this many literals, that shrink to less than this, everything is tried at the best level. */
@@ -51,7 +54,7 @@ export class PartBuilder {
     const thorough = await this.#isWorthTrying(candidates[0]!)
     let best: { size: number; candidate: Candidate } | undefined
     for (const candidate of candidates.length > 1 ? candidates : []) {
-      const size = await this.#estimate(candidate, thorough ? GOOD_LEVEL : ESTIMATE_LEVEL)
+      const size = await this.#estimate(candidate, thorough ? CLOSE_LEVEL : ESTIMATE_LEVEL)
       if (!best || size < best.size) best = { size, candidate }
     }
     const candidate = best?.candidate ?? candidates[0]!
@@ -88,8 +91,8 @@ export class PartBuilder {
     const { literals, differences, extents } = candidate
     let bytes = (await pack(differences, NONE, level)).stored.length
     for (let from = 0; from < literals.length; from += FRAME_RAW_BYTES_MAX) {
-      const [first] = this.#choicesFor(candidate, from)
-      const dictionary = await this.#dictionary(candidate, from, first!)
+      const { choices, usual } = this.#choicesFor(candidate, from)
+      const dictionary = await this.#dictionary(candidate, from, choices[usual]!)
       bytes += (await pack(literals.subarray(from, from + FRAME_RAW_BYTES_MAX), dictionary, level)).stored.length
     }
     // An operation takes four to five bytes.
@@ -105,31 +108,38 @@ export class PartBuilder {
 
   async #frame(candidate: Candidate, from: number, thorough: boolean): Promise<PartFrame> {
     const bytes = candidate.literals.subarray(from, from + FRAME_RAW_BYTES_MAX)
-    const choices = this.#choicesFor(candidate, from)
-    let tried = choices
-    if (!thorough && choices.length > 1) {
-      const estimates: number[] = []
-      tried = [choices[0]!, choices.at(-1)!]
-      for (const choice of tried) estimates.push((await pack(bytes, await this.#dictionary(candidate, from, choice), ESTIMATE_LEVEL)).stored.length)
-      tried = [tried[estimates[0]! <= estimates[1]! ? 0 : 1]!]
+    const attempt = async (choice: Choice, level: number): Promise<PartFrame> => {
+      return { ...choice, section: await pack(bytes, await this.#dictionary(candidate, from, choice), level) }
     }
-    let best: PartFrame | undefined
-    for (const choice of tried) {
-      const dictionary = await this.#dictionary(candidate, from, choice)
-      const section = await pack(bytes, dictionary, thorough ? BEST_LEVEL : GOOD_LEVEL)
-      if (!best || section.stored.length < best.section.stored.length) best = { ...choice, section }
+    const { choices, usual, extended } = this.#choicesFor(candidate, from)
+    if (!thorough) {
+      const plain = await attempt(choices[usual]!, ESTIMATE_LEVEL)
+      const more = extended && (await attempt(extended, ESTIMATE_LEVEL))
+      return attempt(more && more.section.stored.length < plain.section.stored.length ? more : plain, GOOD_LEVEL)
     }
-    return best!
+    let best = await attempt(choices[usual]!, BEST_LEVEL)
+    const improve = async (choice: Choice | undefined) => {
+      const other = choice && (await attempt(choice, BEST_LEVEL))
+      const isBetter = other !== undefined && other.section.stored.length < best.section.stored.length
+      if (isBetter) best = other
+      return isBetter
+    }
+    // Uphill, in the direction that pays.
+    if (!(await improve(choices[usual + 1]))) {
+      for (let at = usual - 1; at >= 0 && (await improve(choices[at])); at--);
+    }
+    await improve(extended)
+    return best
   }
 
-  /** Dictionaries that are possible, at least one: at worst none. The last one has further blocks, if there are any. */
-  #choicesFor(candidate: Candidate, from: number): Choice[] {
-    const fitting: Choice[] = RULES.map(rule => ({ rule, blocks: [] })).filter(choice => this.#ranges(candidate, from, choice))
-    const smallest: Choice = fitting.at(-1) ?? { rule: NO_RULE, blocks: [] }
-    if (fitting.length === 0) fitting.push(smallest)
+  /** Dictionaries that fit, from little to much, at least one, at worst none; and one with further blocks. */
+  #choicesFor(candidate: Candidate, from: number): { choices: Choice[]; usual: number; extended?: Choice } {
+    const choices: Choice[] = RULES.map(rule => ({ rule, blocks: [] })).filter(choice => this.#ranges(candidate, from, choice))
+    if (choices.length === 0) choices.push({ rule: NO_RULE, blocks: [] })
+    const smallest = choices[0]!
     const blocks = this.#blocksFor(candidate, from, smallest)
-    if (blocks.length > 0) fitting.push({ ...smallest, blocks })
-    return fitting
+    const usual = Math.min(USUAL_RULE, choices.length - 1)
+    return { choices, usual, ...(blocks.length > 0 && { extended: { ...smallest, blocks } }) }
   }
 
   /** Blocks that are like the literals and not in the dictionary yet, as many as fit, the most alike first. */
