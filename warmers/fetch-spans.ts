@@ -8,7 +8,7 @@
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import { byHealth, reportUpstream } from './breaker.ts'
-import { without } from './spans.ts'
+import { cut, without } from './spans.ts'
 import type { StagedRanges } from './staged-ranges.ts'
 import type { Purpose, Span, Upstream } from './upstream.ts'
 
@@ -55,12 +55,12 @@ async function fetchSpan(tools: FetchTools, file: FileSpans, span: Span, options
   let failure: unknown = new EdgeError('UPSTREAM_UNREACHABLE', 'there is no upstream')
   for (const upstream of byHealth(tools.upstreams)) {
     for (let fruitless = 0; fruitless < FRUITLESS_MAX; ) {
-      const [lacking] = without([span], tools.staged.spans(file.path))
-      if (!lacking) return
+      const lacking = without([span], tools.staged.spans(file.path))
+      if (lacking.length === 0) return
       const before = tools.staged.sizeBytes
       const asksForRange = upstream.ranges
       try {
-        if (asksForRange) await receive(upstream, tools.staged, file, span, lacking, options)
+        if (asksForRange) await receivePieces(upstream, tools.staged, file, span, lacking, options)
         else await receiveWhole(upstream, tools.staged, file, options)
         reportUpstream(upstream, 'served')
       } catch (error) {
@@ -76,6 +76,22 @@ async function fetchSpan(tools: FetchTools, file: FileSpans, span: Span, options
     }
   }
   throw failure
+}
+
+/** All pieces are tried, whatever becomes of one. */
+async function receivePieces(
+  upstream: Upstream,
+  staged: StagedRanges,
+  file: FileSpans,
+  request: Span,
+  lacking: readonly Span[],
+  options: Abortable,
+): Promise<void> {
+  const pieces = lacking.flatMap(span => cut(span, upstream.pieceBytes))
+  const begin = (piece: Span) => (pieces.length > 1 ? piece : request)
+  const results = await Promise.allSettled(pieces.map(piece => receive(upstream, staged, file, begin(piece), piece, options)))
+  const failed = results.find(result => result.status === 'rejected')
+  if (failed) throw failed.reason
 }
 
 async function receive(upstream: Upstream, staged: StagedRanges, file: FileSpans, request: Span, lacking: Span, { signal }: Abortable): Promise<void> {

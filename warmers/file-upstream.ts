@@ -50,6 +50,7 @@ export function openFileUpstream(url: URL, onWire: (record: WireRecord) => void)
     },
     cost: FREE,
     ranges: true,
+    pieceBytes: Infinity,
     async [Symbol.asyncDispose]() {},
   }
 }

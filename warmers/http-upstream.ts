@@ -9,6 +9,7 @@
 import type { Dispatcher } from 'undici'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import { Lane, type LaneOptions } from './lane.ts'
+import { Tuner } from './tuning.ts'
 import { STALL, stallGuarded, withDeadline, type StallRule } from './stall.ts'
 import {
   digits,
@@ -29,7 +30,7 @@ export interface Pace {
   spend(bytes: number, signal: AbortSignal): Promise<void>
 }
 
-export interface HttpUpstreamOptions extends Partial<LaneOptions> {
+export interface HttpUpstreamOptions extends Partial<Omit<LaneOptions, 'connectMs'>> {
   readonly onWire: (record: WireRecord) => void
   /** At most this many connections. */
   readonly connectionsMax?: number
@@ -55,6 +56,7 @@ class HttpUpstream implements Upstream {
   readonly #authorization: string | undefined
   readonly #options: HttpUpstreamOptions
   readonly #stall: StallRule
+  readonly #tuner: Tuner
   readonly #idle: Lane[] = []
   readonly #all = new Set<Lane>()
   readonly #waiting: (() => void)[] = []
@@ -71,6 +73,7 @@ class HttpUpstream implements Upstream {
     this.#authorization = url.username ? `Basic ${Buffer.from(credentials).toString('base64')}` : undefined
     this.#options = options
     this.#stall = options.stall ?? STALL
+    this.#tuner = new Tuner(options.connectionsMax ?? 8)
   }
 
   get wire() {
@@ -79,6 +82,10 @@ class HttpUpstream implements Upstream {
 
   get cost() {
     return this.#cost
+  }
+
+  get pieceBytes() {
+    return this.#tuner.tuning.pieceBytes
   }
 
   get ranges() {
@@ -124,8 +131,11 @@ class HttpUpstream implements Upstream {
     try {
       answer = await this.#send(lane, path, span, AbortSignal.any([signal, stop.signal]), account)
       yield* shape(answer, this.#paced(answer, account, signal, what))
+      this.#tuner.ended(false)
     } catch (error) {
-      throw this.#translated(error, signal, what)
+      const translated = this.#translated(error, signal, what)
+      if (isEdgeError(translated, 'UPSTREAM_STALLED')) this.#tuner.ended(true)
+      throw translated
     } finally {
       const isWhole = answer?.body.readableEnded ?? false
       if (!isWhole) stop.abort() // a connection with unwanted bytes on it is of no use
@@ -137,7 +147,7 @@ class HttpUpstream implements Upstream {
   }
 
   async *#paced(answer: Answer, account: Account, signal: AbortSignal, what: string): AsyncGenerator<Uint8Array> {
-    for await (const part of stallGuarded(answer.body, this.#stall, what)) {
+    for await (const part of stallGuarded(answer.body, { silenceMs: this.#tuner.tuning.silenceMs, ...this.#stall }, what)) {
       account.received(part.length)
       await this.#options.pace?.spend(part.length, signal)
       signal.throwIfAborted()
@@ -180,7 +190,7 @@ class HttpUpstream implements Upstream {
       account.asked()
       try {
         const answer = lane.client.request({ method: 'GET', path: target, headers, signal: AbortSignal.any([signal, stalled.signal]) })
-        return await withDeadline(answer, this.#stall.ms, `${this.#origin}${target}`)
+        return await withDeadline(answer, Math.min(this.#stall.ms, this.#tuner.tuning.silenceMs), `${this.#origin}${target}`)
       } catch (error) {
         stalled.abort()
         const closed = error instanceof Error && 'code' in error && (error.code === 'UND_ERR_SOCKET' || error.code === 'ECONNRESET')
@@ -239,8 +249,8 @@ class HttpUpstream implements Upstream {
       signal.throwIfAborted()
       const idle = this.#idle.pop()
       if (idle) return idle
-      if (this.#all.size < (this.#options.connectionsMax ?? 8)) {
-        const lane = new Lane(this.#origin, { connectMs: 10_000, ...this.#options })
+      if (this.#all.size - this.#idle.length < this.#tuner.tuning.connections) {
+        const lane = new Lane(this.#origin, { ...this.#options, connectMs: () => this.#tuner.tuning.connectMs })
         this.#all.add(lane)
         return lane
       }

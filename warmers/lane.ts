@@ -8,7 +8,7 @@ import { buildConnector, Client } from 'undici'
 import { EdgeError } from '../manifests/errors.ts'
 
 export interface LaneOptions {
-  readonly connectMs: number
+  readonly connectMs: () => number
   /** Binds a link: the address of the interface to go out by. */
   readonly localAddress?: string | undefined
   /** An HTTP proxy, by CONNECT for all schemes: `http://[user:password@]host:port`. */
@@ -36,7 +36,7 @@ export class Lane {
 
   constructor(origin: string, options: LaneOptions) {
     this.#options = options
-    const upgrade = buildConnector({ allowH2: false, timeout: options.connectMs, ...(options.ca ? { ca: options.ca } : {}) })
+    const upgrade = buildConnector({ allowH2: false, timeout: 0, ...(options.ca ? { ca: options.ca } : {}) })
     this.client = new Client(origin, {
       pipelining: 1,
       keepAliveTimeout: 30_000,
@@ -91,15 +91,16 @@ export class Lane {
     if (!proxyUrl) return this.#tcp(host, port)
     const proxy = new URL(proxyUrl)
     const socket = await this.#tcp(proxy.hostname, Number(proxy.port) || 80)
-    await tunnel(socket, proxy, `${host}:${port}`, this.#options.connectMs)
+    await tunnel(socket, proxy, `${host}:${port}`, this.#options.connectMs())
     return socket
   }
 
   #tcp(host: string, port: number): Promise<Socket> {
-    const { localAddress, connectMs } = this.#options
+    const { localAddress } = this.#options
+    const connectMs = this.#options.connectMs()
     const { promise, resolve, reject } = Promise.withResolvers<Socket>()
     const socket = connectTcp({ host: host.replace(/^\[|\]$/g, ''), port, noDelay: true, ...(localAddress ? { localAddress } : {}) })
-    const timer = setTimeout(() => socket.destroy(new Error(`no connection after ${connectMs} ms`)), connectMs)
+    const timer = setTimeout(() => socket.destroy(new EdgeError('UPSTREAM_STALLED', `${host}:${port}: no connection in ${connectMs} ms`)), connectMs)
     this.#live.add(socket)
     socket.once('close', () => {
       this.#live.delete(socket)

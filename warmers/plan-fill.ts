@@ -10,7 +10,7 @@
 import type { Cid } from '../manifests/cid.ts'
 import type { ChunkRule } from '../manifests/extent.ts'
 import { sha256Of } from '../manifests/digest.ts'
-import { bytesOf, joined, without } from './spans.ts'
+import { bytesOf, cut, joined, without } from './spans.ts'
 import { wireOf, type RequestCost, type Span } from './upstream.ts'
 
 export interface Want {
@@ -296,12 +296,6 @@ function batchOf(input: PlanInput, steps: readonly Step[]): Batch {
     contentBytes: contentOf(steps),
     reason: priority === -1 ? 'catalog' : kind,
   }
-}
-
-function cut({ offset, length }: Span, bytesMax: number): Span[] {
-  const parts: Span[] = []
-  for (let at = 0; at < length; at += bytesMax) parts.push({ offset: offset + at, length: Math.min(bytesMax, length - at) })
-  return parts
 }
 
 function contentOf(steps: readonly Step[]): number {

@@ -13,8 +13,9 @@ import { MANIFEST_BYTES_MAX, manifestPath, manifestTarget } from '../manifests/m
 import { acceptUpdate } from '../manifests/tuf/accept.ts'
 import { findTarget, servedDigest, targetPaths, type AcceptedState } from '../manifests/tuf/accepted-state.ts'
 import type { TrustStore } from '../node/trust-store.ts'
+import { fetchWhole } from './fetch-whole.ts'
 import type { Releases } from './releases.ts'
-import { collect, type Purpose, type Upstream } from './upstream.ts'
+import type { Purpose, Upstream } from './upstream.ts'
 
 export const DENYLIST_TARGET = 'denylist.json'
 const DENYLIST_BYTES_MAX = 4 * 1024 * 1024
@@ -86,7 +87,7 @@ async function acceptMetadata(upstream: Upstream, { trust, now }: RefreshTools, 
     async fetchMetadata(name, maxBytes) {
       const { bytesDown, bytesUp } = upstream.wire
       try {
-        return await collect(upstream.readWhole(`metadata/${name}`, { signal, purpose, maxBytes }))
+        return await fetchWhole(upstream, `metadata/${name}`, { signal, purpose, maxBytes })
       } catch (error) {
         if (isEdgeError(error, 'NOT_FOUND')) return undefined
         if (isEdgeError(error, 'UPSTREAM_LIED')) throw new EdgeError('TRUST_TOO_LONG', error.message, { cause: error })
@@ -152,7 +153,7 @@ async function readTarget(
   let failure: unknown
   for (const upstream of upstreams) {
     try {
-      const bytes = await collect(upstream.readWhole(path, { signal, purpose, maxBytes: target.lengthBytes }))
+      const bytes = await fetchWhole(upstream, path, { signal, purpose, maxBytes: target.lengthBytes })
       if (bytes.length === target.lengthBytes && sha256Of(bytes) === target.sha256) return bytes
       failure = new EdgeError('UPSTREAM_LIED', `${upstream.name}/${path}: not the bytes that were signed`)
     } catch (error) {

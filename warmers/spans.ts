@@ -35,3 +35,11 @@ export function without(spans: readonly Span[], held: readonly Span[]): Span[] {
 export function bytesOf(spans: readonly Span[]): number {
   return spans.reduce((sum, span) => sum + span.length, 0)
 }
+
+/** In pieces of at most `bytesMax`. */
+export function cut({ offset, length }: Span, bytesMax: number): Span[] {
+  if (length <= bytesMax) return [{ offset, length }]
+  const parts: Span[] = []
+  for (let at = 0; at < length; at += bytesMax) parts.push({ offset: offset + at, length: Math.min(bytesMax, length - at) })
+  return parts
+}

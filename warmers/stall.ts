@@ -10,6 +10,8 @@ import { EdgeError } from '../manifests/errors.ts'
 export interface StallRule {
   readonly bytesMin: number
   readonly ms: number
+  /** Without a single byte for so long it ends, too. */
+  readonly silenceMs?: number
 }
 
 /** 1 KiB/s over 30 s (FAULTS 21). */
@@ -27,7 +29,7 @@ export async function* stallGuarded(
   try {
     for (;;) {
       const since = performance.now()
-      const next = await withDeadline(iterator.next(), rule.ms - waitedMs, what)
+      const next = await withDeadline(iterator.next(), Math.min(rule.ms - waitedMs, rule.silenceMs ?? Infinity), what)
       if (next.done) return
       waitedMs += performance.now() - since
       bytes += next.value.length
@@ -46,7 +48,7 @@ export async function* stallGuarded(
 export async function withDeadline<T>(promise: Promise<T>, ms: number, what: string): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(stalled(what)), Math.max(ms, 1))
+    timer = setTimeout(() => reject(stalled(what)), Math.max(Math.min(ms, 2 ** 31 - 1), 1))
   })
   try {
     return await Promise.race([promise, late])

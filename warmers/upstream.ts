@@ -77,6 +77,8 @@ export interface Upstream extends AsyncDisposable {
   readWhole(path: string, options: WholeOptions): AsyncIterable<Uint8Array>
   readonly wire: WireCount
   readonly cost: RequestCost
+  /** Longer spans are better asked for in pieces of this size, several at once: the link loses much. */
+  readonly pieceBytes: number
   /** False once it has answered a range request with the whole file. */
   readonly ranges: boolean
 }
