@@ -68,6 +68,10 @@ const Settings = z.strictObject({
   ipfsApi: listOf(httpUrl).default([]).describe("Kubo's RPC addresses: pins, and healing"),
   s3Url: httpUrl.optional().describe('S3 bucket http://KEY:SECRET@host:port/bucket: pins, and healing'),
   peers: listOf(httpUrl).default([]).describe('other nodes nearby, for healing'),
+  scrubDays: count
+    .min(1)
+    .default(7)
+    .describe('every stored byte is read and proven again within so many days'),
   drainMs: count.min(0).default(10_000).describe('time for open answers to finish at the end'),
   powerSupply: z.string().default('/sys/class/power_supply').describe('folder where the battery is read'),
   logLevel: z
@@ -98,6 +102,7 @@ const VARIABLES = {
   ipfsApi: 'TOWER_IPFS_API',
   s3Url: 'TOWER_S3_URL',
   peers: 'TOWER_PEERS',
+  scrubDays: 'TOWER_SCRUB_DAYS',
   drainMs: 'TOWER_DRAIN_MS',
   powerSupply: 'TOWER_POWER_SUPPLY',
   logLevel: 'TOWER_LOG_LEVEL',

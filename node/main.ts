@@ -9,8 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { pino, type Logger } from 'pino'
-import { type Cid, codecOf, digestOf } from '../manifests/cid.ts'
-import { EdgeError, isEdgeError } from '../manifests/errors.ts'
+import { EdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import { folderStorage } from '../manifests/publish/folder-storage.ts'
 import type { FillEvent } from '../warmers/fill-once.ts'
@@ -19,7 +18,7 @@ import { openWarmer, type Warmer, type WarmerEvent } from '../warmers/warmer.ts'
 import { controlSocketOf, ownerMethods, statusOf } from './cli/owner-methods.ts'
 import type { NodeConfig } from './config.ts'
 import { serveControl } from './control.ts'
-import { type GatewayParts, ipfsGateway } from './gateway/ipfs-gateway.ts'
+import { ipfsGateway } from './gateway/ipfs-gateway.ts'
 import { inheritedSocketOf } from './http/inherited-socket.ts'
 import { problemOf, sendProblem } from './http/problem.ts'
 import { createNodeServer } from './http/server.ts'
@@ -28,7 +27,9 @@ import { packView } from './pack-view.ts'
 import { publishReceiver } from './publish/receiver.ts'
 import { Renderer } from './renditions/renderer.ts'
 import { Renditions } from './renditions/renditions.ts'
+import { registerPinMetrics } from './pin-metrics.ts'
 import { joinedRepoView, trustRepoView } from './repo-view.ts'
+import { Scrubbing } from './scrubbing.ts'
 
 export interface RunningNode extends AsyncDisposable {
   /** `http://127.0.0.1:8080/` */
@@ -63,29 +64,44 @@ export async function startNode(
     refreshMs: config.refreshSeconds * 1000,
   })
   const renditions = await openRenditions(config, stack)
+  const scrubbing = new Scrubbing({
+    store: owner.store,
+    days: config.scrubDays,
+    isAllowed: () => !warmer.shed.has('scrub'),
+  })
 
   const server = createNodeServer(
     {
       library: owner.library,
       repo: joinedRepoView(trustRepoView(owner.trust), packView(repository)),
-      routes: [ipfsGateway(gatewayParts(owner))],
+      routes: [ipfsGateway({
+          blocks: owner.library,
+          isDenied: root => owner.library.isDenied(root),
+          mediaTypeOf: root => owner.library.mediaTypeOf(root),
+        })],
       renditions,
-      status: () => ({ ...statusOf(owner, undefined, startedAtMs) }),
+      status: () => ({ ...statusOf(owner, undefined, startedAtMs, scrubbing.report) }),
       log,
     },
     { memoryBytesMax: config.memoryBytesMax },
   )
   stack.defer(() => server.close(config.drainMs))
+  registerPinMetrics(server.metrics.registry, owner, () => scrubbing.report)
   const fd = inheritedSocketOf(process.env, process.pid)
   const { port } = await server.listen(fd === undefined ? { port: config.port, host: config.host } : { fd })
   const url = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${port}/`
   if (receives) stack.use(await listenForReleases(owner, repository, config, warmer))
-  stack.use(await serveControl(controlSocketOf(config, tmpdir()), ownerMethods(owner, url, startedAtMs)))
+  stack.use(await serveControl(controlSocketOf(config, tmpdir()), ownerMethods(owner, url, startedAtMs, () => scrubbing.report)))
 
   const keeping = config.upstream.length > 0 ? keepWarm(warmer, log, stop.signal) : Promise.resolve()
+  const isAllowed = () => !warmer.shed.has('pinning')
+  const beside = [
+    quietly(log, 'pinning', stop.signal, async signal => owner.pins?.run({ signal, isAllowed })),
+    quietly(log, 'scrubbing', stop.signal, signal => scrubbing.run({ signal })),
+  ]
   stack.defer(async () => {
     stop.abort(new Error('the node stops'))
-    await keeping
+    await Promise.all([keeping, ...beside])
   })
   log.info({ url, data: config.data, upstreams: config.upstream.length }, 'serving')
   const kept = stack.move()
@@ -102,31 +118,17 @@ async function openRenditions(config: NodeConfig, stack: AsyncDisposableStack): 
   return await Renditions.open({ folder: config.data, bytesMax: RENDITION_BYTES_MAX, renderer })
 }
 
-/** Blocks that the store has; a raw block is an item, whose denial and media type its catalog knows. */
-function gatewayParts({ store, library }: Owner): GatewayParts {
-  const itemOf = (cid: Cid) => (codecOf(cid) === 'raw' ? library.openDigest(digestOf(cid)) : undefined)
-  return {
-    blocks: {
-      async block(cid, options) {
-        if (codecOf(cid) !== 'raw') return store.node(cid)
-        return store.has(cid) ? await store.readExtent(cid, options) : undefined
-      },
-    },
-    isDenied: cid => {
-      try {
-        itemOf(cid)
-        return false
-      } catch (error) {
-        return isEdgeError(error, 'ITEM_DENIED')
-      }
-    },
-    mediaTypeOf(cid) {
-      try {
-        return itemOf(cid)?.mediaType
-      } catch {
-        return undefined // a block that is no item by itself
-      }
-    },
+/** What runs beside serving never ends it. */
+async function quietly(
+  log: Logger,
+  what: string,
+  signal: AbortSignal,
+  work: (signal: AbortSignal) => Promise<void>,
+): Promise<void> {
+  try {
+    await work(signal)
+  } catch (error) {
+    if (!signal.aborted) log.error({ err: error }, `${what} ended`)
   }
 }
 

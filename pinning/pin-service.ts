@@ -71,6 +71,8 @@ export interface PinService extends AsyncDisposable {
   /** One round with every target, now. */
   once(options: Abortable): AsyncGenerator<PinEvent>
   report(): readonly PinTargetReport[]
+  /** Targets that are away are not asked. @throws EdgeError `PIN_REFUSED` with the shortfall in bytes */
+  mustHaveRoom(bytes: number, options: Abortable): Promise<void>
   list(request: { readonly target?: string | undefined }): Generator<PinRow>
   /** Reads back all that is pinned; what fails is pinned anew in the next round. */
   verify(options: Abortable): AsyncGenerator<VerifyProgress>
@@ -166,6 +168,14 @@ class Service implements PinService {
       provedBytes,
       disproved,
     }))
+  }
+
+  async mustHaveRoom(bytes: number, options: Abortable): Promise<void> {
+    for (const { guard } of this.#tended) {
+      const roomBytes = await guard.use(target => target.roomBytes(options), options).catch(() => undefined)
+      if (roomBytes === undefined || roomBytes >= bytes) continue
+      throw new EdgeError('PIN_REFUSED', `${guard.name} is ${bytes - roomBytes} bytes short of room for ${bytes}`)
+    }
   }
 
   *list({ target }: { readonly target?: string | undefined }): Generator<PinRow> {

@@ -49,6 +49,10 @@ const COMMANDS: Record<string, Entry> = {
     summary: 'prove everything that is stored; --heal mends it',
     load: async () => (await import('./verify.ts')).verifyCommand(),
   },
+  pin: {
+    summary: 'what must never be lost, and where it is kept',
+    load: async () => (await import('./pin.ts')).pinCommand(),
+  },
   publish: {
     summary: 'make a signed release of a folder',
     load: async () => (await import('./publish.ts')).publishCommand(),

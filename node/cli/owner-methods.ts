@@ -14,6 +14,8 @@ import type { ControlMethods } from '../control.ts'
 import type { DatasetView, ItemView, OpenItem } from '../library.ts'
 import { extentsUnder } from '../dag-walk.ts'
 import type { Owner } from '../owner.ts'
+import type { ScrubReport } from '../scrubbing.ts'
+import { pinMethods, pinReportOf, type PinReport } from './pin-methods.ts'
 import type { StoreEvent, StoreUsage } from '../store/store.ts'
 import type { LinkState } from '../../warmers/links.ts'
 
@@ -40,6 +42,9 @@ export interface StatusReport {
   }[]
   readonly upstreams: readonly string[]
   readonly links: readonly LinkState[]
+  readonly pins: PinReport
+  /** Absent where nothing is scrubbed: a command opened the store. */
+  readonly scrub?: ScrubReport
   readonly events: readonly StoreEvent[]
 }
 
@@ -74,11 +79,19 @@ export function controlSocketOf({ data }: Pick<NodeConfig, 'data'>, temporaryFol
     : join(temporaryFolder, `tower-${sha256Of(data).slice(0, 24)}.sock`)
 }
 
-/** @param url where the node serves; undefined when nothing is served. */
-export function ownerMethods(owner: Owner, url: string | undefined, startedAtMs: number): ControlMethods {
+/**
+ * @param url where the node serves; undefined when nothing is served.
+ * @param scrub how far the node's scrubber is.
+ */
+export function ownerMethods(
+  owner: Owner,
+  url: string | undefined,
+  startedAtMs: number,
+  scrub?: () => ScrubReport,
+): ControlMethods {
   return {
     async *status() {
-      yield statusOf(owner, url, startedAtMs)
+      yield statusOf(owner, url, startedAtMs, scrub?.())
     },
     async *plan(params, options) {
       yield await owner.plan(FillParams.parse(params) ?? {}, options)
@@ -92,10 +105,16 @@ export function ownerMethods(owner: Owner, url: string | undefined, startedAtMs:
       await owner.store.settled()
       yield* owner.store.verify({ heal, signal })
     },
+    ...pinMethods(owner, url !== undefined),
   }
 }
 
-export function statusOf(owner: Owner, url: string | undefined, startedAtMs: number): StatusReport {
+export function statusOf(
+  owner: Owner,
+  url: string | undefined,
+  startedAtMs: number,
+  scrub?: ScrubReport,
+): StatusReport {
   const { store, library, queue, ledger, links, nodeId } = owner
   return {
     host: hostname(),
@@ -112,6 +131,8 @@ export function statusOf(owner: Owner, url: string | undefined, startedAtMs: num
       .map(({ key, bytesDown, bytesUp, requests }) => ({ reason: key, bytesDown, bytesUp, requests })),
     upstreams: links.upstreams.map(({ name }) => name),
     links: links.states(),
+    pins: pinReportOf(owner),
+    ...(scrub && { scrub }),
     events: store.events(20),
   }
 }

@@ -4,6 +4,8 @@ import { formatByteSize } from '../byte-size.ts'
 import { answer, newCommand, tableOf } from './command.ts'
 import { interruption } from './interrupt.ts'
 import { askOwner, type OwnerFlags } from './owner-call.ts'
+import { pinTextOf } from './pin.ts'
+import type { ScrubReport } from '../scrubbing.ts'
 import type { StatusReport, TrustReport } from './owner-methods.ts'
 
 export function statusCommand(): Command {
@@ -42,6 +44,9 @@ function textOf(report: StatusReport): string {
     '',
     rows.length > 0 ? tableOf(rows) : 'No dataset is here yet: tower fill --once',
   ]
+  const pins = pinTextOf(report.pins)
+  if (pins.length > 0) lines.push('', ...pins)
+  if (report.scrub) lines.push('', scrubLine(report.scrub))
   if (wire.length > 0) {
     const spent = wire.map(
       ({ reason, bytesDown, bytesUp }) => `${formatByteSize(bytesDown + bytesUp)} ${reason}`,
@@ -49,6 +54,11 @@ function textOf(report: StatusReport): string {
     lines.push('', `On the wire so far: ${spent.join(', ')}`)
   }
   return lines.join('\n')
+}
+
+function scrubLine({ state, days, rounds, extents, extentsTotal, damaged, verifiedSince }: ScrubReport): string {
+  const since = verifiedSince === null ? 'not everything was proven yet' : `every byte proven since ${verifiedSince}`
+  return `Scrub: ${since}, within ${days} days again (${state}, ${extents} of ${extentsTotal}, round ${rounds + 1}; ${damaged} damaged)`
 }
 
 function trustLine({ damaged, rootVersion, confirmedAt, expiresAt, fresh, problems }: TrustReport): string {

@@ -27,9 +27,12 @@ export class EventLog {
       why,
     )
     if (what === 'healed') {
-      this.#database.run(
-        `INSERT INTO state (name, value) VALUES ('healed', '1') ON CONFLICT (name) DO UPDATE SET value = value + 1`,
-      )
+      for (const name of ['healed', `healed ${why}`]) {
+        this.#database.run(
+          `INSERT INTO state (name, value) VALUES (?, '1') ON CONFLICT (name) DO UPDATE SET value = value + 1`,
+          name,
+        )
+      }
     }
     if (++this.#sincePrune < PRUNE_EVERY) return
     this.#sincePrune = 0
@@ -47,6 +50,14 @@ export class EventLog {
       subject: String(subject),
       why: String(why),
     }))
+  }
+
+  /** By where the bytes came from, `from s3`. */
+  healedBy(): Record<string, number> {
+    const rows = this.#database.all(`SELECT name, value FROM state WHERE name LIKE 'healed from %'`)
+    return Object.fromEntries(
+      rows.map(({ name, value }) => [String(name).slice('healed from '.length), Number(value)]),
+    )
   }
 
   /** How often something was ever healed; events themselves are forgotten in the end. */

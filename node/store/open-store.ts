@@ -318,6 +318,7 @@ class TowerStore implements ContentStore {
       stagedBytes: this.#stagedBytes,
       quarantined: quarantine.size,
       healed: events.healed,
+      healedBy: events.healedBy(),
       freeBytes: space.freeBytes,
       reserveBytes: this.#options.reserveBytes,
       verifiedSince: verifiedSinceMs,

@@ -151,6 +151,8 @@ export interface StoreUsage {
   readonly stagedBytes: number
   readonly quarantined: number
   readonly healed: number
+  /** By the name of the source; `here` is another tier. */
+  readonly healedBy: Readonly<Record<string, number>>
   /** Free bytes of the file system that the data folder is on. */
   readonly freeBytes: number
   /** Free space that content never takes. */
