@@ -39,6 +39,8 @@ async function serveNode(): Promise<number> {
   tower(env, 'fill', '--once') // in a process of its own: what is measured here only serves
   const { config } = await loadConfig({ env, cwd: scratch })
   const node = await startNode(config)
+  node.owner.library.datasets() // begins to count what is here
+  await node.owner.library.settled()
   const [view] = node.owner.library.datasets()
   if (!view || view.present < view.expected)
     throw new Error(`filled ${view?.present} of ${view?.expected} bytes`)

@@ -111,6 +111,14 @@ export function createApp(parts: AppParts): AppListener {
   return getRequestListener(app.fetch, { overrideGlobalObjects: false })
 }
 
+/** How many items of a dataset are looked at while the library is still counting what is here. */
+const READY_ITEMS = 50
+
 function isReady({ ready, library }: NodeServerParts): boolean {
-  return ready ? ready() : library.datasets().some(({ present }) => present > 0)
+  if (ready) return ready()
+  const datasets = library.datasets()
+  if (datasets.some(({ present }) => present > 0)) return true
+  return datasets.some(({ dataset }) =>
+    library.list({ dataset, limit: READY_ITEMS }).items.some(({ present, expected }) => present === expected),
+  )
 }
