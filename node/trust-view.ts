@@ -39,12 +39,14 @@ export function trustViewOf(trust: TrustStore, now: () => number): TrustView {
   let denylist: Denylist = denylistOf([])
   let denylistDigest = ''
   let vouchedFor = new Map<string, boolean>()
+  let validities = new Map<string, Validity>()
   let seen = -1
 
   const refresh = () => {
     if (seen === trust.sequence) return
     seen = trust.sequence
     vouchedFor = new Map()
+    validities = new Map()
     const bytes = trust.record.denylist
     const digest = bytes ? sha256Of(bytes) : ''
     if (digest === denylistDigest) return
@@ -65,6 +67,17 @@ export function trustViewOf(trust: TrustStore, now: () => number): TrustView {
     return vouched
   }
 
+  /** Metadata is parsed for it, so once for each state of trust: every answer of the node tells its age. */
+  const validityOf = (dataset: string) => {
+    refresh()
+    let validity = validities.get(dataset)
+    if (!validity) {
+      validity = newValidityOf(trust, dataset)
+      validities.set(dataset, validity)
+    }
+    return validity
+  }
+
   return {
     get sequence() {
       return trust.sequence
@@ -82,7 +95,10 @@ export function trustViewOf(trust: TrustStore, now: () => number): TrustView {
       refresh()
       return !isVouchedFor(dataset) || denylist.denies(dataset, path, sha256)
     },
-    freshness: dataset => freshnessOf(trust, dataset, now()),
+    freshness(dataset) {
+      const { fresh, stale, floorMs, expiresMs } = validityOf(dataset)
+      return Math.max(now(), floorMs) < expiresMs ? fresh : stale
+    },
     revisionFloor: dataset => trust.record.revisionFloors.get(dataset) ?? 0,
     async keep(dataset, manifests, revision) {
       await trust.update(record => ({
@@ -97,16 +113,24 @@ export function trustViewOf(trust: TrustStore, now: () => number): TrustView {
   }
 }
 
+interface Validity {
+  readonly fresh: Freshness
+  readonly stale: Freshness
+  readonly floorMs: number
+  readonly expiresMs: number
+}
+
 /** Expired metadata is still authentic: it only stops being fresh. */
-function freshnessOf(trust: TrustStore, dataset: string, nowMs: number): Freshness {
+function newValidityOf(trust: TrustStore, dataset: string): Validity {
   const { accepted } = trust.record
-  if (!accepted?.served) return { fresh: false, confirmedAt: isoOf(0), expiresAt: isoOf(0) }
-  const found = findTarget(accepted, manifestTarget(dataset))
-  const expiresMs = Math.min(expiresAtMs(accepted), found?.expiresMs ?? 0)
+  const found = accepted && findTarget(accepted, manifestTarget(dataset))
+  const expiresMs = accepted?.served ? Math.min(expiresAtMs(accepted), found?.expiresMs ?? 0) : 0
+  const times = { confirmedAt: isoOf(accepted?.served?.confirmedAtMs ?? 0), expiresAt: isoOf(expiresMs) }
   return {
-    fresh: Math.max(nowMs, timeFloorMs(accepted)) < expiresMs,
-    confirmedAt: isoOf(accepted.served.confirmedAtMs),
-    expiresAt: isoOf(expiresMs),
+    fresh: { fresh: true, ...times },
+    stale: { fresh: false, ...times },
+    floorMs: accepted?.served ? timeFloorMs(accepted) : 0,
+    expiresMs,
   }
 }
 
