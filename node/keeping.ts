@@ -16,6 +16,10 @@ import type { Needs } from './needs.ts'
 import type { Release } from './releases.ts'
 import type { ContentStore, Hold } from './store/store.ts'
 
+/** A dropped release stays while somebody reads from it: until so long after the last read, ... */
+const READING_MS = 30_000
+/** ... but no longer than this. */
+const LEAVING_MS_MAX = 3_600_000
 /** Content comes in bursts: it is looked at when there is a pause, or after so long. */
 const PAUSE_MS = 500
 const GROUP = 500
@@ -30,6 +34,8 @@ export interface KeepingParts {
   readonly active: () => readonly Release[]
   /** Notes across restarts which releases are held already. */
   readonly memory: { has(note: string): boolean; add(note: string): void }
+  /** The catalog of a release has become whole. */
+  readonly onWhole: () => void
   /** What must not be served need not be kept. */
   readonly isDenied: (dataset: string, entry: CatalogEntry) => boolean
 }
@@ -42,6 +48,9 @@ export class Keeping {
   #timer: NodeJS.Timeout | undefined
   #running: Promise<void> | undefined
   #again = false
+  /** Some release is not known to be held as a whole. */
+  #pending = true
+  #leaving: { readonly release: Release; readonly since: number }[] = []
   /** While a sweep runs. */
   #came: KeySet | undefined
   #stopped = false
@@ -56,22 +65,19 @@ export class Keeping {
     parts.store.watch({ nodeCame: came, extentCame: came })
   }
 
-  /** Releases have changed. @param dropped one of them is not needed any more. */
-  update(dropped: boolean): void {
-    if (dropped) {
-      try {
-        writeFileSync(this.#dueFile, '')
-      } catch {
-        // on a full disk the next switch sweeps
-      }
-    }
+  /** Releases have changed. @param dropped those that are neither served nor on their way any more. */
+  update(dropped: readonly Release[]): void {
+    const since = performance.now()
+    this.#leaving.push(...dropped.map(release => ({ release, since })))
+    if (dropped.length > 0) this.#sweepLater()
     this.#start()
   }
 
   /** Other things are needed than before: something was pinned, unpinned or denied. */
   needsChanged(): void {
     for (const release of this.#parts.active()) this.#held.delete(release)
-    this.update(true)
+    this.#sweepLater()
+    this.#start()
   }
 
   async settled(): Promise<void> {
@@ -86,8 +92,28 @@ export class Keeping {
   }
 
   #comeBack(): void {
-    if (this.#timer || this.#stopped || this.#parts.active().every(release => this.#held.has(release))) return
-    this.#timer = setTimeout(() => this.#start(), PAUSE_MS).unref()
+    if (this.#pending) this.#startIn(PAUSE_MS)
+  }
+
+  #startIn(ms: number): void {
+    if (!this.#timer && !this.#stopped) this.#timer = setTimeout(() => this.#start(), ms).unref()
+  }
+
+  #sweepLater(): void {
+    try {
+      writeFileSync(this.#dueFile, '')
+    } catch {
+      // on a full disk the next switch sweeps
+    }
+  }
+
+  /** Whether somebody still reads from a release that was dropped: open reads finish. */
+  #isRead(): boolean {
+    const now = performance.now()
+    this.#leaving = this.#leaving.filter(
+      ({ release, since }) => now - release.readAt < READING_MS && now - since < LEAVING_MS_MAX,
+    )
+    return this.#leaving.length > 0
   }
 
   #start(): void {
@@ -113,8 +139,11 @@ export class Keeping {
 
   async #work(): Promise<void> {
     for (const release of this.#parts.active()) if (!this.#held.has(release)) await this.#hold(release)
-    if (existsSync(this.#dueFile) && this.#parts.active().every(({ catalog }) => catalog.isWhole()))
-      await this.#sweep()
+    const active = this.#parts.active()
+    this.#pending = !active.every(release => this.#held.has(release))
+    if (!existsSync(this.#dueFile) || !active.every(({ catalog }) => catalog.isWhole())) return
+    if (this.#isRead()) this.#startIn(READING_MS / 3)
+    else await this.#sweep()
   }
 
   async #hold(release: Release): Promise<void> {
@@ -141,6 +170,7 @@ export class Keeping {
     if (!known || this.#stopped) return
     this.#held.add(release)
     memory.add(note)
+    this.#parts.onWhole()
   }
 
   async #sweep(): Promise<void> {

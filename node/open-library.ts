@@ -123,7 +123,7 @@ class StoreLibrary implements NodeLibrary {
       store,
       trust,
       needs: this.#needs,
-      onChange: (_dataset, dropped) => this.#changed(dropped.length > 0),
+      onChange: (_dataset, dropped) => this.#changed(dropped),
     })
     this.#presence = new Presence(store)
     let digests: DigestIndex | undefined
@@ -137,6 +137,7 @@ class StoreLibrary implements NodeLibrary {
       folder: store.folder,
       memory: heldNotes(database, !this.#owner),
       active: () => this.#active(),
+      onWhole: () => this.#digests.update(this.#active().map(({ catalog }) => catalog)),
       isDenied: (dataset, entry) => trust.isDenied({ dataset, ...entry }),
     })
     this.#chunks = new ChunkIndex(store, database, !this.#owner)
@@ -146,7 +147,7 @@ class StoreLibrary implements NodeLibrary {
     this.#watching = setInterval(() => this.#lookAtWishes(), WATCH_MS).unref()
     const came = () => this.#checkFirstReleases()
     store.watch({ extentCame: came, nodeCame: came })
-    this.#changed(false)
+    this.#changed([])
     this.#checkFirstReleases()
   }
 
@@ -300,6 +301,7 @@ class StoreLibrary implements NodeLibrary {
       revision: manifest.revision,
       publishedAtMs: Date.parse(manifest.published),
       freshness: () => this.#trust.freshness(dataset),
+      onRead: () => void (release.readAt = performance.now()),
       onMiss: (item: OpenItem) => onMiss?.(item),
     }
     const item = new StoredItem(this.#store, origin, entry)
@@ -338,12 +340,12 @@ class StoreLibrary implements NodeLibrary {
       .finally(() => this.#healing.delete(catalog.root))
   }
 
-  #changed(dropped: boolean): void {
+  #changed(dropped: readonly Release[]): void {
     if (this.#closed || !this.#owner) return
     this.#items.clear()
     this.#byDigest.clear()
     this.#keeping.update(dropped)
-    this.#digests.update(this.#served().map(({ catalog }) => catalog))
+    this.#digests.update(this.#active().map(({ catalog }) => catalog))
   }
 
   /** What is denied is deleted, what is pinned is held. */

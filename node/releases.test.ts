@@ -161,6 +161,29 @@ describe('a newer release', () => {
     expect(existsSync(join(folder.path, 'sweep-due'))).toBe(false)
   })
 
+  it('lets those who read the old one finish', async () => {
+    await using folder = await temporaryFolder()
+    await using node = await opened(folder.path, new TestTrust())
+    const { store, library } = node
+    const [one, two] = [await makeRelease(1), await makeRelease(2)]
+    await accept(library, one)
+    await storeCatalog(store, one)
+    await storeItems(store, one)
+    await library.activateIfWhole(dataset)
+    const item = library.open(dataset, 'film.bin')
+    const slices = item.slices({ first: 0, last: item.sizeBytes - 1 })[Symbol.iterator]()
+    slices.next()
+    await accept(library, two)
+    await storeCatalog(store, two)
+    await storeItems(store, two)
+    expect(await library.activateIfWhole(dataset)).toBe(true)
+    await library.settled()
+    for (let step = slices.next(); !step.done; step = slices.next()) {
+      item.readInto(step.value, Buffer.alloc(step.value.sizeBytes))
+    }
+    expect(existsSync(join(folder.path, 'sweep-due'))).toBe(true)
+  })
+
   it('supersedes a half-filled one and keeps its extents', async () => {
     await using folder = await temporaryFolder()
     await using node = await opened(folder.path, new TestTrust())

@@ -26,6 +26,8 @@ export interface Release {
   readonly bytes: Uint8Array
   readonly digest: Sha256
   readonly catalog: Catalog
+  /** When something of it was last read, by `performance.now()`. */
+  readAt: number
 }
 
 export interface MissingExtent {
@@ -265,6 +267,7 @@ export class Releases {
       bytes,
       digest,
       catalog: new Catalog(this.#parts.store, manifest.catalog, this.#pages),
+      readAt: Number.NEGATIVE_INFINITY,
     }
   }
 }

@@ -16,6 +16,7 @@ export interface ItemOrigin {
   readonly revision: number
   readonly publishedAtMs: number
   readonly freshness: () => Freshness
+  readonly onRead: () => void
   /** Somebody asked for bytes that are not here. */
   readonly onMiss: (item: OpenItem) => void
 }
@@ -106,6 +107,7 @@ export class StoredItem implements OpenItem {
     for (const { cid, start, sizeBytes } of this.#extents({ first, last: end - 1 })) {
       if (cid === undefined) throw new EdgeError('CHUNK_ABSENT', `a node of ${this.path} is not here`)
       this.#store.touch(cid, sizeBytes)
+      this.#origin.onRead()
       if (codecOf(cid) === 'raw') {
         yield { extent: cid, offset: 0, digest: digestOf(cid), sizeBytes, from: first, to: end }
         continue
