@@ -2,11 +2,11 @@
  * Finds imports that point up the page of STYLE §1, and what else breaks the layers:
  *
  *   manifests ← node ← warmers | pinning ← nginx, bench; the roots (node/cli/, main.ts, owner.ts) may
- *   import everything and only roots may import them
+ *   import everything and only roots and benches may import them
  *
  * `manifests` opens no socket, starts no process and reads no clock; it touches files in `publish/`
- * alone. Only roots and benches read the environment. Tests, and what only tests import (`testing/`,
- * `testing.ts`, `test-….ts`, `vectors/`), may do as they like.
+ * alone. Only roots and benches read the environment. Tests, and what only tests start or import
+ * (`testing/`, `testing….ts`, `test-….ts`, `kill-….ts`, `…-process.ts`, `vectors/`), may do as they like.
  */
 import { readFile } from 'node:fs/promises'
 import { dirname, join, normalize } from 'node:path'
@@ -55,8 +55,8 @@ function findingsOf({ path, text }: Source): string[] {
     const targetArea = areaOf(target)
     if (isRoot(path)) continue
     if (isTest(target) && area !== 'bench') findings.push(`${path}: imports a test: ${target}`)
-    if (isRoot(target)) findings.push(`${path}: imports a composition root: ${target}`)
-    else if (targetArea !== area && !BELOW[area]?.includes(targetArea)) {
+    if (isRoot(target) && area !== 'bench') findings.push(`${path}: imports a composition root: ${target}`)
+    else if (!isRoot(target) && targetArea !== area && !BELOW[area]?.includes(targetArea)) {
       findings.push(`${path}: ${area} may not import ${targetArea}: ${target}`)
     }
   }
@@ -70,7 +70,7 @@ function findingsOf({ path, text }: Source): string[] {
 }
 
 function isTest(path: string): boolean {
-  return /\.test\.ts$|(?:^|\/)(?:testing|vectors)\/|(?:^|\/)(?:testing|test-[\w-]+)\.ts$/.test(path)
+  return /\.test\.ts$|(?:^|\/)(?:testing|vectors)\/|(?:^|\/)(?:testing(?:-[\w-]+)?|test-[\w-]+|kill-[\w-]+|[\w-]+-process)\.ts$/.test(path)
 }
 
 function areaOf(path: string): string {

@@ -4,7 +4,7 @@
  */
 import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
-import { createServer, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { join, normalize } from 'node:path'
 import { pipeline } from 'node:stream/promises'
@@ -28,8 +28,7 @@ export async function serveFolder(folder: string): Promise<CountingServer> {
   let requests = 0
   let taken = { down: 0, up: 0, requests: 0 }
 
-  const server = createServer(async (request, response) => {
-    requests += 1
+  const answer = async (request: IncomingMessage, response: ServerResponse) => {
     try {
       const path = join(folder, normalize(decodeURIComponent(new URL(request.url ?? '/', 'http://x').pathname)))
       const { size } = await stat(path)
@@ -47,6 +46,10 @@ export async function serveFolder(folder: string): Promise<CountingServer> {
       if (!response.headersSent) response.writeHead(404)
       response.end()
     }
+  }
+  const server = createServer((request, response) => {
+    requests += 1
+    void answer(request, response)
   })
   server.on('connection', socket => {
     sockets.add(socket)

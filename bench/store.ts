@@ -201,6 +201,7 @@ function askAll(url: string): { stop(): Promise<void>; answered(): number } {
   let asking = true
   let answered = 0
   const client = async (first: number) => {
+    // oxlint-disable-next-line no-unmodified-loop-condition -- `stop` ends it
     for (let n = first; asking; n = (n + 7919) % items) {
       const response = await fetch(`${url}data/education/small/unit-${Math.floor(n / 1000)}/lesson-${n}.txt`)
       await response.arrayBuffer()

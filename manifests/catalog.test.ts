@@ -40,13 +40,13 @@ const anyEntry: fc.Arbitrary<CatalogEntry> = fc
   .map(({ path, content, priority, title, large }) => {
     const entry = entryOf(path, content)
     const root = large ? extentNode([{ digest: entry.sha256, sizeBytes: 5 }]).cid : entry.root
-    return { ...entry, root, ...(priority !== undefined && { priority }), ...(title !== undefined && { title }) } as CatalogEntry
+    return { ...entry, root, ...(priority !== undefined && { priority }), ...(title !== undefined && { title }) }
   })
 const anyEntries = fc.uniqueArray(anyEntry, { selector: entry => entry.path, maxLength: 40 })
 
 describe('catalog', () => {
   it('writes the bytes of the vectors', () => {
-    const { entries, text, numbered: expected } = vectors<Vectors>('catalog.json')
+    const { entries, text, numbered: expected } = vectors('catalog.json') as Vectors
     expect(Buffer.from(encodeCatalog(entries)).toString()).toBe(text)
     expect(parsePage(Buffer.from(text))).toEqual(entries)
     const catalog = encodeCatalog(numbered(5000))

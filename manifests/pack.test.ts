@@ -55,7 +55,7 @@ async function extentFrom(pack: { bytes: Buffer; directory: PackDirectory }, cid
 
 describe('packs', () => {
   it('have the bytes of the vector', async () => {
-    const { items, packWithoutDirectory, directory } = vectors<Vectors>('pack.json')
+    const { items, packWithoutDirectory, directory } = vectors('pack.json') as Vectors
     const [pack] = await written(items.map(item => packExtent(Buffer.from(item))))
     expect(pack!.bytes.subarray(0, pack!.ref.directory.offset).toString('hex')).toBe(packWithoutDirectory)
     const parsed = parsePackDirectory(Buffer.from(directory, 'hex'))

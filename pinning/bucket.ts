@@ -137,7 +137,7 @@ export class Bucket {
     } catch (cause) {
       signal.throwIfAborted()
       if (isAbsent(cause) || cause instanceof EdgeError) throw cause
-      throw new EdgeError('PIN_TARGET_DOWN', `s3 failed: ${cause instanceof Error ? cause.message : cause}`, {
+      throw new EdgeError('PIN_TARGET_DOWN', `s3 failed: ${cause instanceof Error ? cause.message : String(cause)}`, {
         cause,
       })
     } finally {

@@ -10,7 +10,7 @@
  */
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { DelayedError, Queue, UnrecoverableError, Worker, type ConnectionOptions, type Job } from 'bullmq'
+import { DelayedError, Queue, UnrecoverableError, Worker, type Job } from 'bullmq'
 import { Redis } from 'ioredis'
 import type { Abortable } from '../manifests/extent.ts'
 import type { BatchBoard } from './batch-board.ts'
@@ -89,7 +89,7 @@ class BullQueue implements FillQueue {
     const { prefix } = this.#options
     await this.#ready()
     // not before: its constructor asks Redis something, and a failure there would end the process
-    this.#queue ??= new Queue<JobData>(QUEUE, { connection: this.#redis as ConnectionOptions, prefix, skipWaitingForReady: true })
+    this.#queue ??= new Queue<JobData>(QUEUE, { connection: this.#redis, prefix, skipWaitingForReady: true })
     this.#queue.on('error', () => undefined)
     this.#startWorker(concurrency)
     const jobs = board.waiting().map((batch, rank) => ({
@@ -114,7 +114,7 @@ class BullQueue implements FillQueue {
       return
     }
     this.#worker = new Worker<JobData>(QUEUE, (job, token) => this.#process(job, token), {
-      connection: this.#connect({ maxRetriesPerRequest: null }) as ConnectionOptions,
+      connection: this.#connect({ maxRetriesPerRequest: null }),
       prefix: this.#options.prefix,
       concurrency,
       lockDuration: LOCK_MS,

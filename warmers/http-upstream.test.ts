@@ -22,7 +22,7 @@ function open(server: TestServer, options: Partial<HttpUpstreamOptions> = {}) {
 
 async function codeOf(parts: AsyncIterable<Uint8Array>): Promise<string> {
   const error = await collect(parts).catch((error: unknown) => error)
-  return isEdgeError(error) ? error.code : `not refused: ${error}`
+  return isEdgeError(error) ? error.code : `not refused: ${String(error)}`
 }
 
 describe('an honest server', () => {

@@ -50,8 +50,8 @@ export class Lane {
         this.#dial(target.hostname, Number(target.port) || (target.protocol === 'https:' ? 443 : 80))
           .then(raw => {
             if (target.protocol !== 'https:') return this.#connected(raw, () => settle(null, raw))
-            upgrade({ ...target, httpSocket: raw } as buildConnector.Options, (error, socket) =>
-              error ? settle(error) : this.#connected(raw, () => settle(null, socket as Socket)),
+            upgrade({ ...target, httpSocket: raw }, (error, socket) =>
+              error ? settle(error) : this.#connected(raw, () => settle(null, socket)),
             )
           })
           .catch(settle)

@@ -175,7 +175,7 @@ class Flight {
   end(error?: unknown): void {
     this.#ended = { error }
     if (error === undefined) this.#next.resolve()
-    else this.#next.reject(error as Error)
+    else this.#next.reject(error)
   }
 
   async progress(signal: AbortSignal): Promise<void> {

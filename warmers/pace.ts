@@ -60,6 +60,7 @@ export function openPace(options: PaceOptions): LinkPace {
       fill()
       tokens -= bytes
       // what has arrived has been spent already: so the debt is waited off afterwards
+      // oxlint-disable-next-line no-unmodified-loop-condition -- `fill` adds to it
       while (tokens < 0) {
         await wait(Math.min(Math.max((-tokens / rate) * 1000, 1), 1000), signal)
         fill()

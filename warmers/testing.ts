@@ -39,9 +39,9 @@ export async function serve(handler: Handler): Promise<TestServer> {
   const requests: string[] = []
   const sockets = new Set<Socket>()
   const wire = { down: 0, up: 0 }
-  const server = createServer(async (request, response) => {
+  const server = createServer((request, response) => {
     requests.push(`${request.method} ${request.url} ${request.headers.range ?? ''}`.trim())
-    await handler(request, response)
+    void handler(request, response)
   })
   server.keepAliveTimeout = 60_000
   server.on('connection', socket => {

@@ -169,7 +169,7 @@ describe('plain files', () => {
 
 it.each([
   ['nonsense', 400],
-  [`${'Qm'}YwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG`, 400],
+  ['QmYwAPJzv5CZsnA625s3Xf2nemtYgPpHdWEz79ojWnPbdG', 400],
   ['ROOT?format=dag-json', 400],
   ['ROOT?format=car&dag-scope=some', 400],
   ['ROOT?format=car&entity-bytes=9:3', 400],

@@ -159,7 +159,7 @@ describe('files behind our back', () => {
       await using store = await openTestStore(folder.path, options)
       for (const extent of extents) await admit(store, extent)
       await store.settled()
-      expect(extents.map(({ cid }) => store.tierOf(cid)).toSorted()).toEqual(['hot', 'warm', 'warm'])
+      expect(extents.map(({ cid }) => String(store.tierOf(cid))).toSorted()).toEqual(['hot', 'warm', 'warm'])
     }
     await rename(join(folder.path, 'warm'), join(folder.path, 'elsewhere'))
     {
