@@ -19,15 +19,15 @@ const BIN = join(ROOT, 'node_modules', '.bin')
 const SYSTEM_BIN = '/usr/sbin'
 const OLDEST_RUNTIME = 24
 /** Debian's packages by the program we look for. */
-const PACKAGE_OF = { 'redis-server': 'redis-server', nginx: 'nginx-light' }
+const PACKAGE_OF = { 'redis-server': 'redis-server', nginx: 'nginx-light', chromium: 'chromium' }
 const EXIT_FAILED = 1
 
 const VITEST = ['node_modules/vitest/vitest.mjs', 'run']
 /** What a command runs, and the programs without which it cannot (`needs`) or can (`wants`). */
 const COMMANDS = {
   up: { run: ['node/cli/main.ts', 'up'], needs: [], wants: ['redis-server'] },
-  test: { run: VITEST, needs: ['redis-server', 'nginx'], wants: [] },
-  'test-long': { run: [...VITEST, '--mode', 'long'], needs: ['redis-server', 'nginx'], wants: [] },
+  test: { run: VITEST, needs: ['redis-server', 'nginx'], wants: ['chromium'] },
+  'test-long': { run: [...VITEST, '--mode', 'long'], needs: ['redis-server', 'nginx'], wants: ['chromium'] },
   servers: { run: ['.ci/install-servers.ts'], needs: [], wants: [] },
   check: { run: ['.ci/check.ts'], needs: [], wants: [] },
 }
