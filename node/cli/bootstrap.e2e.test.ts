@@ -118,7 +118,7 @@ describe('bootstrap', () => {
     const { code, stderr } = await clone.run('test')
     expect(code).toBe(1)
     expect(stderr).toMatch(
-      /redis-server not installed\n.*type: sudo apt-get install --no-install-recommends redis-server\n$/,
+      /redis-server not installed\n.*type: sudo apt-get install --no-install-recommends redis-server chromium\n$/,
     )
   })
 
