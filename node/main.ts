@@ -36,6 +36,8 @@ export interface RunningNode extends AsyncDisposable {
   readonly url: string
   readonly owner: Owner
   fill(options: Abortable): AsyncGenerator<FillEvent>
+  /** What the control socket answers, for whoever runs a node inside its own process. */
+  control(method: string, params: unknown, options: Abortable): AsyncIterable<unknown>
 }
 
 const UPLOAD_BYTES_MAX = 1024 ** 3
@@ -91,7 +93,8 @@ export async function startNode(
   const { port } = await server.listen(fd === undefined ? { port: config.port, host: config.host } : { fd })
   const url = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${port}/`
   if (receives) stack.use(await listenForReleases(owner, repository, config, warmer))
-  stack.use(await serveControl(controlSocketOf(config, tmpdir()), ownerMethods(owner, url, startedAtMs, () => scrubbing.report)))
+  const methods = ownerMethods(owner, url, startedAtMs, () => scrubbing.report)
+  stack.use(await serveControl(controlSocketOf(config, tmpdir()), methods))
 
   const keeping = config.upstream.length > 0 ? keepWarm(warmer, log, stop.signal) : Promise.resolve()
   const isAllowed = () => !warmer.shed.has('pinning')
@@ -109,6 +112,11 @@ export async function startNode(
     url,
     owner,
     fill: options => owner.fill({}, options),
+    control(method, params, options) {
+      const own = methods[method]
+      if (!own) throw new EdgeError('NOT_FOUND', `no method ${method}`)
+      return own(params, options)
+    },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   }
 }

@@ -17,15 +17,20 @@ import type { PinTarget } from './pin-target.ts'
 const SHARE_MS = 700
 const REST_MS = 5000
 
-export function pinHealSource(guard: GuardedTarget, store: Pick<ContentStore, 'view'>): HealSource {
+/** @param shareMs how long it may take over one block or extent. */
+export function pinHealSource(
+  guard: GuardedTarget,
+  store: Pick<ContentStore, 'view'>,
+  shareMs = SHARE_MS,
+): HealSource {
   const ask = async (
     call: (target: PinTarget, options: Abortable) => Promise<Uint8Array | undefined>,
     options: Abortable,
   ) => {
     if (!guard.isUp) return undefined
     // the inner share tells the breaker, the outer one covers a target that is not open yet
-    const once = (target: PinTarget) => withinShare(guard.name, options, part => call(target, part))
-    return await withinShare(guard.name, options, part => guard.use(once, part))
+    const once = (target: PinTarget) => withinShare(guard.name, shareMs, options, part => call(target, part))
+    return await withinShare(guard.name, shareMs, options, part => guard.use(once, part))
   }
   return {
     name: guard.name,
@@ -39,13 +44,13 @@ export function pinHealSource(guard: GuardedTarget, store: Pick<ContentStore, 'v
 }
 
 /** @param url of the other node, `http://10.0.0.3:8080`. */
-export function peerHealSource(url: string): HealSource {
+export function peerHealSource(url: string, shareMs = SHARE_MS): HealSource {
   const { host } = new URL(url)
   let restsUntil = 0
   const get = async (path: string, maxBytes: number, options: Abortable) => {
     if (performance.now() < restsUntil) return undefined
     try {
-      return await withinShare(host, options, ({ signal }) => fetchBounded(new URL(path, url), maxBytes, signal))
+      return await withinShare(host, shareMs, options, ({ signal }) => fetchBounded(new URL(path, url), maxBytes, signal))
     } catch (error) {
       options.signal.throwIfAborted()
       restsUntil = performance.now() + REST_MS
@@ -78,14 +83,15 @@ async function fetchBounded(url: URL, maxBytes: number, signal: AbortSignal): Pr
 /** @throws EdgeError `PIN_TARGET_DOWN` when nothing came in time. */
 async function withinShare<T>(
   name: string,
+  shareMs: number,
   options: Abortable,
   call: (options: Abortable) => Promise<T>,
 ): Promise<T> {
-  const late = AbortSignal.timeout(SHARE_MS)
+  const late = AbortSignal.timeout(shareMs)
   const signal = AbortSignal.any([options.signal, late])
   const { promise, reject } = Promise.withResolvers<never>()
   const leave = () => {
-    const down = new EdgeError('PIN_TARGET_DOWN', `${name} did not answer within ${SHARE_MS} ms`)
+    const down = new EdgeError('PIN_TARGET_DOWN', `${name} did not answer within ${shareMs} ms`)
     reject(options.signal.aborted ? options.signal.reason : down)
   }
   signal.addEventListener('abort', leave, { once: true })

@@ -11,6 +11,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { join } from 'node:path'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
+import { REPOSITORY_FOLDER } from './files-upstream.ts'
 import { type GuardedTarget, guardedTarget } from './guarded-target.ts'
 import { librarySource, type PinWorld, storedItem } from './library-source.ts'
 import { openPinRecord, type PinCount, type PinRecord, type PinRow } from './pin-record.ts'
@@ -237,7 +238,7 @@ class Service implements PinService {
       const round = await guard.use(async target => {
         const tools = { target, source, record: this.#record, nowMs: this.#now, onProgress }
         const report = await reconcile(tools, options)
-        await keepFiles(target.files, 'repo-v1/', this.#options.view(), options)
+        await keepFiles(target.files, REPOSITORY_FOLDER, this.#options.view(), options)
         return report
       }, options)
       tended.state = 'up'

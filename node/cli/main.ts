@@ -53,6 +53,10 @@ const COMMANDS: Record<string, Entry> = {
     summary: 'what must never be lost, and where it is kept',
     load: async () => (await import('./pin.ts')).pinCommand(),
   },
+  restore: {
+    summary: 'a tower from nothing: from S3, Kubo or another node',
+    load: async () => (await import('./restore.ts')).restoreCommand(),
+  },
   publish: {
     summary: 'make a signed release of a folder',
     load: async () => (await import('./publish.ts')).publishCommand(),

@@ -18,6 +18,7 @@ import type { ScrubReport } from '../scrubbing.ts'
 import { pinMethods, pinReportOf, type PinReport } from './pin-methods.ts'
 import type { StoreEvent, StoreUsage } from '../store/store.ts'
 import type { LinkState } from '../../warmers/links.ts'
+import { restoreMethods } from './restore-methods.ts'
 
 const FillParams = z.strictObject({ datasets: z.array(z.string()).optional() }).nullable()
 const ExplainParams = z.strictObject({ item: z.string() })
@@ -106,6 +107,7 @@ export function ownerMethods(
       yield* owner.store.verify({ heal, signal })
     },
     ...pinMethods(owner, url !== undefined),
+    ...restoreMethods(owner),
   }
 }
 

@@ -1,0 +1,62 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { haveServer } from '../../pinning/testing/servers.ts'
+import type { RunningNode } from '../main.ts'
+import { fill, openPinWorld, type PinWorld, readAll, signal, untilPinned, upstreamOf } from './test-pins.ts'
+
+describe.runIf(haveServer('ipfs') && haveServer('minio'))('a node with Kubo and MinIO', () => {
+  let world: PinWorld
+  let node: RunningNode
+  /** Distinct roots, and the catalog. */
+  let pins: number
+
+  beforeAll(async () => {
+    world = await openPinWorld()
+    pins = new Set([...world.files.values()].map(bytes => bytes.toString('latin1'))).size + 1
+    const targets = { ipfsApi: [world.kubo.url], s3Url: world.minio.url }
+    node = await world.start(await world.folder(), { ...targets, ...upstreamOf(world) })
+    await fill(node)
+    node.owner.pins!.wake()
+    await untilPinned(node, pins)
+  }, 90_000)
+  afterAll(async () => {
+    await node?.[Symbol.asyncDispose]()
+    await world?.[Symbol.asyncDispose]()
+  })
+
+  it('pins what the publisher asks for, under our roots', async () => {
+    const lines = (await world.kubo.run('pin', 'ls', '--type=recursive', '--quiet')).toString().trim().split('\n')
+    const listed = lines.filter(cid => !cid.startsWith('Qm')) // Kubo's own: an empty folder
+    const rows = [...node.owner.pins!.list({ target: `kubo@${new URL(world.kubo.url).host}` })]
+    expect(listed.toSorted()).toEqual(rows.map(({ root }) => root).toSorted())
+    expect(listed).toHaveLength(pins)
+    const film = node.owner.library.open('health/kept', 'large/film.mp4')
+    expect((await world.kubo.run('cat', film.root)).equals(world.files.get('large/film.mp4')!)).toBe(true)
+  })
+
+  it('proves by reading back, and says so in metrics and status', async () => {
+    for await (const proof of node.owner.pins!.verify({ signal })) expect(proof.failed).toBe(0)
+    const metrics = await (await fetch(new URL('metrics', node.url))).text()
+    expect(metrics).toMatch(new RegExp(`tower_pins{target="s3",status="pinned"} ${pins}\\b`))
+    expect(metrics).toMatch(/tower_pin_proved_bytes{target="s3"} [12]\d{7}\b/)
+    const status = (await (await fetch(new URL('api/v1/status', node.url))).json()) as {
+      pins: { targets: { state: string }[] }
+    }
+    expect(status.pins.targets.map(({ state }) => state)).toEqual(['up', 'up'])
+  })
+
+  it.each([['kubo'], ['s3']])('an empty node restores from %s alone, and serves', async from => {
+    const targets = from === 's3' ? { s3Url: world.minio.url } : { ipfsApi: [world.kubo.url] }
+    await using empty = await world.start(await world.folder(), targets)
+    expect((await readAll(empty, world.files)).refused).toHaveLength(world.files.size)
+    const events = await Array.fromAsync(empty.control('restore', null, { signal }))
+    expect(events.at(-1)).toMatchObject({ type: 'done', datasets: [{ dataset: 'health/kept', revision: 1 }] })
+    expect(await readAll(empty, world.files)).toEqual({ wrong: [], refused: [] })
+  })
+
+  it('restores from another node, whose pins it does not touch', async () => {
+    await using empty = await world.start(await world.folder(), { peers: [node.url] })
+    await Array.fromAsync(empty.control('restore', null, { signal }))
+    expect(await readAll(empty, world.files)).toEqual({ wrong: [], refused: [] })
+    await untilPinned(node, pins)
+  })
+})
