@@ -8,7 +8,6 @@ import { join } from 'node:path'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import { type AcceptedState, initialState } from '../manifests/tuf/accepted-state.ts'
 import type { Abortable } from '../manifests/extent.ts'
-import { openBullQueue } from '../warmers/bull-queue.ts'
 import { type Demand, openDemand } from '../warmers/demand.ts'
 import type { FillLimits } from '../warmers/fill-limits.ts'
 import { type FillEvent, type FillRequest, type FillTools, fillOnce, planOnce } from '../warmers/fill-once.ts'
@@ -100,7 +99,7 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
   )
   const nodeId = await nodeIdOf(config.data)
   const queue = stack.use(
-    config.redisUrl ? openBullQueue({ redisUrl: config.redisUrl, prefix: nodeId }) : openLocalQueue(),
+    config.redisUrl ? await openRedisQueue(config.redisUrl, nodeId) : openLocalQueue(),
   )
   const tools: FillTools = {
     upstreams: links.upstreams,
@@ -243,6 +242,12 @@ async function openKeptLedger(path: string): Promise<Ledger> {
     await rename(path, `${path}.damaged-${Date.now()}`).catch(() => undefined)
     return openLedger(path)
   }
+}
+
+/** Loaded only where there is a Redis: it takes 25 MB of memory. */
+async function openRedisQueue(redisUrl: string, prefix: string) {
+  const { openBullQueue } = await import('../warmers/bull-queue.ts')
+  return openBullQueue({ redisUrl, prefix })
 }
 
 async function nodeIdOf(folder: string): Promise<string> {

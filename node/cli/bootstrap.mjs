@@ -175,9 +175,15 @@ function underLock(work) {
 /** Runs the rest under `runtime`; signals are passed to it, and its end is ours. */
 function handOver(runtime, [script, ...rest]) {
   const full = [join(ROOT, script), ...rest]
-  const env = { ...process.env, PATH: [BIN, process.env.PATH, SYSTEM_BIN].filter(Boolean).join(delimiter) }
-  const cwd = script === 'node/cli/main.ts' ? process.cwd() : ROOT
-  const child = spawn(runtime, full, { stdio: 'inherit', cwd, env })
+  const env = {
+    NODE_COMPILE_CACHE: join(ROOT, 'node_modules', '.cache', 'node'), // as in the launcher, `tower`
+    ...process.env,
+    PATH: [BIN, process.env.PATH, SYSTEM_BIN].filter(Boolean).join(delimiter),
+  }
+  const isTower = script === 'node/cli/main.ts'
+  const cwd = isTower ? process.cwd() : ROOT
+  const flags = isTower ? ['--max-semi-space-size=8'] : []
+  const child = spawn(runtime, [...flags, ...full], { stdio: 'inherit', cwd, env })
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
   child.on('error', error =>
     stop(EXIT_FAILED, `cannot start ${runtime}: ${error.message}`, 'delete node_modules and run this again'),

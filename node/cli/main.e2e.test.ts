@@ -58,6 +58,6 @@ describe('tower', () => {
     const { stdout } = await tower(['config', '--explain', '--json'], { env: { TOWER_PORT: '81' } })
     const settings = JSON.parse(stdout) as { name: string; value: unknown; from: string }[]
     expect(settings.find(({ name }) => name === 'port')).toMatchObject({ value: 81, from: 'TOWER_PORT' })
-    expect(settings.find(({ name }) => name === 'workers')).toMatchObject({ from: 'default' })
+    expect(settings.find(({ name }) => name === 'drainMs')).toMatchObject({ from: 'default' })
   })
 })
