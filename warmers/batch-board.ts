@@ -56,7 +56,12 @@ export class BatchBoard {
   #first = 0
   readonly #order: readonly Entry[]
 
-  constructor(batches: readonly Batch[], run: RunBatch, onEnd: (end: BatchEnd) => void, options: BoardOptions = BOARD) {
+  constructor(
+    batches: readonly Batch[],
+    run: RunBatch,
+    onEnd: (end: BatchEnd) => void,
+    options: BoardOptions = BOARD,
+  ) {
     this.#order = batches.map(batch => ({ batch, state: 'waiting', attempts: 0, notBefore: 0 }))
     this.#entries = new Map(this.#order.map(entry => [entry.batch.id, entry]))
     this.#run = run
@@ -134,7 +139,8 @@ export class BatchBoard {
     let entry = id === undefined ? undefined : this.#entries.get(id)
     if (id === undefined) {
       while (this.#order[this.#first]?.state === 'ended') this.#first++
-      for (let at = this.#first; at < this.#order.length && !entry; at++) if (isFree(this.#order[at])) entry = this.#order[at]
+      for (let at = this.#first; at < this.#order.length && !entry; at++)
+        if (isFree(this.#order[at])) entry = this.#order[at]
     }
     if (!entry || !isFree(entry)) return undefined
     entry.state = 'running'

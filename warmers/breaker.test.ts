@@ -8,7 +8,10 @@ it('three failures in a row, or one lie, put an upstream last for a while', () =
   vi.useFakeTimers({ toFake: ['performance'] })
   try {
     const [a, b, c] = [named('a'), named('b'), named('c')]
-    const order = () => byHealth([a, b, c]).map(({ name }) => name).join('')
+    const order = () =>
+      byHealth([a, b, c])
+        .map(({ name }) => name)
+        .join('')
     for (let i = 0; i < 2; i++) reportUpstream(a, 'failed')
     reportUpstream(a, 'served')
     for (let i = 0; i < 2; i++) reportUpstream(a, 'failed')

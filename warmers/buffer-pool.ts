@@ -16,7 +16,10 @@ let freeBytes = 0
 
 export function leaseBuffer(sizeBytes: number): Lease {
   const at = free.findIndex(buffer => buffer.length >= sizeBytes)
-  const whole = at >= 0 ? free.splice(at, 1)[0]! : Buffer.allocUnsafeSlow(Math.ceil(Math.max(sizeBytes, 1) / STEP_BYTES) * STEP_BYTES)
+  const whole =
+    at >= 0
+      ? free.splice(at, 1)[0]!
+      : Buffer.allocUnsafeSlow(Math.ceil(Math.max(sizeBytes, 1) / STEP_BYTES) * STEP_BYTES)
   if (at >= 0) freeBytes -= whole.length
   let isOver = false
   return {

@@ -10,12 +10,16 @@ import { openBullQueue } from './bull-queue.ts'
 import type { Batch } from './plan-fill.ts'
 import { temporaryFolder } from './testing.ts'
 
-async function redisServer(): Promise<AsyncDisposable & { url: string; start(): Promise<void>; kill(): Promise<void> }> {
+async function redisServer(): Promise<
+  AsyncDisposable & { url: string; start(): Promise<void>; kill(): Promise<void> }
+> {
   const folder = await temporaryFolder()
   const url = `${folder.path}/redis.sock`
   let child: ChildProcess | undefined
   const start = async () => {
-    child = spawn('redis-server', ['--port', '0', '--unixsocket', url, '--save', '', '--dir', folder.path], { stdio: ['ignore', 'pipe', 'ignore'] })
+    child = spawn('redis-server', ['--port', '0', '--unixsocket', url, '--save', '', '--dir', folder.path], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    })
     for await (const line of child.stdout!) if (/ready to accept/i.test(String(line))) break
     child.stdout!.resume()
   }
@@ -37,8 +41,18 @@ async function redisServer(): Promise<AsyncDisposable & { url: string; start(): 
 }
 
 const batch = (n: number, priority: Batch['priority'] = 1): Batch => ({
-  id: `batch${n}`, dataset: 'health/who', revision: 1, priority, step: 0, path: 'p', fileBytes: 1, steps: [], requests: [],
-  wire: { down: 0, up: 0 }, contentBytes: 1, reason: 'frame',
+  id: `batch${n}`,
+  dataset: 'health/who',
+  revision: 1,
+  priority,
+  step: 0,
+  path: 'p',
+  fileBytes: 1,
+  steps: [],
+  requests: [],
+  wire: { down: 0, up: 0 },
+  contentBytes: 1,
+  reason: 'frame',
 })
 const batches = (count: number) => Array.from({ length: count }, (_, n) => batch(n))
 const signal = new AbortController().signal
@@ -71,7 +85,11 @@ describe('batches through BullMQ', () => {
     await using queue = openBullQueue({ redisUrl: redis.url, prefix: 'node-a' })
     const { board, ran, ends } = boardOf(batches(60))
     await queue.drain(board, { concurrency: 4, window: 'w1' }, { signal })
-    expect(ran.toSorted()).toEqual(batches(60).map(({ id }) => id).toSorted())
+    expect(ran.toSorted()).toEqual(
+      batches(60)
+        .map(({ id }) => id)
+        .toSorted(),
+    )
     expect(new Set(ends.map(({ executor }) => executor))).toEqual(new Set(['bullmq']))
   })
 
@@ -143,15 +161,21 @@ describe('without Redis', () => {
 
   it.each([
     ['killed', (redis: Awaited<ReturnType<typeof redisServer>>) => redis.kill()],
-    ['emptied', async (redis: Awaited<ReturnType<typeof redisServer>>) => {
-      const client = new Redis(redis.url)
-      await client.flushall()
-      client.disconnect()
-    }],
-    ['killed and started again, empty', async (redis: Awaited<ReturnType<typeof redisServer>>) => {
-      await redis.kill()
-      await redis.start()
-    }],
+    [
+      'emptied',
+      async (redis: Awaited<ReturnType<typeof redisServer>>) => {
+        const client = new Redis(redis.url)
+        await client.flushall()
+        client.disconnect()
+      },
+    ],
+    [
+      'killed and started again, empty',
+      async (redis: Awaited<ReturnType<typeof redisServer>>) => {
+        await redis.kill()
+        await redis.start()
+      },
+    ],
   ])('that is %s in the middle, the rest runs, none twice', async (_, harm) => {
     await using redis = await redisServer()
     await using queue = openBullQueue({ redisUrl: redis.url, prefix: 'node-a', patienceMs: 1000 })
@@ -163,7 +187,11 @@ describe('without Redis', () => {
     await expect.poll(() => ran.length, { interval: 5 }).toBeGreaterThan(6)
     await harm(redis)
     await draining
-    expect(ran.toSorted()).toEqual(batches(30).map(({ id }) => id).toSorted())
+    expect(ran.toSorted()).toEqual(
+      batches(30)
+        .map(({ id }) => id)
+        .toSorted(),
+    )
   })
 
   it('closing is bounded', async () => {
@@ -180,7 +208,13 @@ describe('without Redis', () => {
     await using redis = await redisServer()
     {
       const left = new Queue('fill', { connection: { path: redis.url }, prefix: 'node-a' })
-      await left.addBulk(batches(5).map(({ id }) => ({ name: 'x', data: { board: 'gone', batch: id }, opts: { priority: 1 } })))
+      await left.addBulk(
+        batches(5).map(({ id }) => ({
+          name: 'x',
+          data: { board: 'gone', batch: id },
+          opts: { priority: 1 },
+        })),
+      )
       await left.close()
     }
     await using queue = openBullQueue({ redisUrl: redis.url, prefix: 'node-a' })

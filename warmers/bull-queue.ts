@@ -104,7 +104,8 @@ class BullQueue implements FillQueue {
       },
     }))
     for (let at = 0; at < jobs.length; at += 500) {
-      if ((await within(CALL_MS, this.#queue.addBulk(jobs.slice(at, at + 500)))) === undefined) throw new Error('Redis does not answer')
+      if ((await within(CALL_MS, this.#queue.addBulk(jobs.slice(at, at + 500)))) === undefined)
+        throw new Error('Redis does not answer')
     }
   }
 
@@ -132,12 +133,14 @@ class BullQueue implements FillQueue {
     const here = this.#boards.get(job.data.board)
     if (!here || here.signal.aborted) return
     const ran = await here.board.runOne('bullmq', { signal: here.signal }, job.data.batch)
-    if (ran.state === 'done') void job.updateProgress({ contentBytes: ran.result.contentBytes }).catch(() => undefined)
+    if (ran.state === 'done')
+      void job.updateProgress({ contentBytes: ran.result.contentBytes }).catch(() => undefined)
     if (ran.state === 'pausing') {
       await job.moveToDelayed(Date.now() + ran.ms, token)
       throw new DelayedError()
     }
-    if (ran.state === 'failed') throw new UnrecoverableError(ran.error instanceof Error ? ran.error.message : String(ran.error))
+    if (ran.state === 'failed')
+      throw new UnrecoverableError(ran.error instanceof Error ? ran.error.message : String(ran.error))
   }
 
   /** Runs batches here when nobody else does. */

@@ -11,7 +11,12 @@ const TABLES = new WeakMap<StagedRanges, Map<string, Promise<void>>>()
  * Waits until nobody has any of the bundles, then has them all until disposed of.
  * @throws the signal's reason
  */
-export async function claimBundles(staged: StagedRanges, path: string, indexes: readonly number[], { signal }: Abortable): Promise<Disposable> {
+export async function claimBundles(
+  staged: StagedRanges,
+  path: string,
+  indexes: readonly number[],
+  { signal }: Abortable,
+): Promise<Disposable> {
   const table = TABLES.get(staged) ?? new Map<string, Promise<void>>()
   TABLES.set(staged, table)
   const keys = indexes.map(index => `${path} ${index}`)

@@ -87,12 +87,18 @@ function asAbsent(cause: unknown): never {
   throw new EdgeError('DELTA_BASE_ABSENT', cause.message, { cause })
 }
 
-async function olderOf(delta: StaticDelta, older: readonly Manifest[], store: NodeStore, options: Abortable): Promise<OlderContent> {
+async function olderOf(
+  delta: StaticDelta,
+  older: readonly Manifest[],
+  store: NodeStore,
+  options: Abortable,
+): Promise<OlderContent> {
   const items: { root: Cid; sizeBytes: number }[] = []
   for (const manifest of older) {
     items.push({ root: manifest.catalog.root, sizeBytes: manifest.catalog.size })
     try {
-      for (const { root, sizeBytes } of await readCatalog(store, manifest, options)) items.push({ root, sizeBytes })
+      for (const { root, sizeBytes } of await readCatalog(store, manifest, options))
+        items.push({ root, sizeBytes })
     } catch (error) {
       if (!isEdgeError(error)) throw error // an older catalog that is damaged or gone is of no use, no more
     }
@@ -100,7 +106,11 @@ async function olderOf(delta: StaticDelta, older: readonly Manifest[], store: No
   return olderContent(store, items, new Set(delta.bases.map(({ key }) => key)))
 }
 
-function nodesOfCatalog(delta: StaticDelta, { catalog }: Manifest, content: OlderContent): readonly DagNode[] {
+function nodesOfCatalog(
+  delta: StaticDelta,
+  { catalog }: Manifest,
+  content: OlderContent,
+): readonly DagNode[] {
   try {
     return delta.nameCatalog({ root: catalog.root, sizeBytes: catalog.size }, content.extentsOfRoot)
   } catch (error) {

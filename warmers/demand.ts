@@ -42,12 +42,15 @@ export function openDemand(path: string, now: () => number = Date.now): Demand {
     create table if not exists demand_v1 (item text primary key, requests real not null, last real not null) without rowid, strict;
     create table if not exists learned_v1 (id integer primary key, evidence blob not null) strict`)
   const counts = new Map<string, Asked>()
-  for (const { item, requests, last } of database.prepare('select item, requests, last from demand_v1').all()) {
+  for (const { item, requests, last } of database
+    .prepare('select item, requests, last from demand_v1')
+    .all()) {
     counts.set(String(item), { requests: Number(requests), lastSeconds: Number(last) })
   }
   const forecast = new Forecast()
   const learned = database.prepare('select evidence from learned_v1 where id = 1').get()?.evidence
-  if (learned instanceof Uint8Array && learned.length % 4 === 0) forecast.load(new Float32Array(Uint8Array.from(learned).buffer))
+  if (learned instanceof Uint8Array && learned.length % 4 === 0)
+    forecast.load(new Float32Array(Uint8Array.from(learned).buffer))
   const insert = database.prepare('insert or replace into demand_v1 values (?, ?, ?)')
   const remove = database.prepare('delete from demand_v1 where item = ?')
   const keep = database.prepare('insert or replace into learned_v1 values (1, ?)')

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { bytesOf } from '../node/store/testing.ts'
 import { fillOnce, type FillRequest } from './fill-once.ts'
-import { openSlowProxy } from './slow-proxy.ts'
+import { openSlowProxy } from './test-proxy.ts'
 import { STALL } from './stall.ts'
 import { openNode, openOrigin } from './test-world.ts'
 
@@ -21,7 +21,8 @@ describe('a link', () => {
     await origin.publish('media/films', { 'film.mp4': bytesOf('film', 8 * MIB) })
     const upstream = node.upstream(proxy.url, { connectionsMax: 6, stall: STALL })
     let since = 0
-    for await (const { type } of fillOnce(node.request([upstream]))) if (type === 'planned') since = performance.now()
+    for await (const { type } of fillOnce(node.request([upstream])))
+      if (type === 'planned') since = performance.now()
     const used = (8 * MIB) / ((performance.now() - since) / 1000) / 250_000
     console.log(JSON.stringify({ link: '2 Mbit/s, 600 ms', used: Number(used.toFixed(3)) }))
     expect(used).toBeGreaterThan(0.9)
@@ -45,11 +46,18 @@ describe('a link', () => {
     })()
     let complete = false
     for (let round = 0; round < 20 && !complete; round++) {
-      for await (const event of fillOnce(node.request([upstream], patient))) if (event.type === 'done') complete = event.complete
+      for await (const event of fillOnce(node.request([upstream], patient)))
+        if (event.type === 'done') complete = event.complete
     }
     stop.abort()
     await cutting
-    console.log(JSON.stringify({ cuts, ratio: Number((proxy.bytesDown / packBytes).toFixed(4)), ours: Number((upstream.wire.bytesDown / packBytes).toFixed(4)) }))
+    console.log(
+      JSON.stringify({
+        cuts,
+        ratio: Number((proxy.bytesDown / packBytes).toFixed(4)),
+        ours: Number((upstream.wire.bytesDown / packBytes).toFixed(4)),
+      }),
+    )
     expect(complete).toBe(true)
     expect(cuts).toBeGreaterThan(80)
     expect(upstream.wire.bytesDown).toBeLessThan(packBytes * 1.05)
@@ -59,38 +67,62 @@ describe('a link', () => {
   it.each([
     [30, 25],
     [50, 8],
-  ])('that loses %i %% each way gives at least %i KiB/s', async (lossPercent, leastKiBps) => {
-    const link = lossyLink(lossPercent)
-    if (!link) return console.warn('NOT RUN: network namespaces, nftables and root are needed to lose packets')
-    using _link = link
-    await using origin = await openOrigin()
-    await origin.publish('media/films', { 'film.mp4': bytesOf('film', 3 * MIB) })
-    const child = spawn('ip', ['netns', 'exec', link.name, process.execPath, join(import.meta.dirname, 'serve-folder.ts'), origin.folder, link.address], { stdio: ['ignore', 'pipe', 'inherit'] })
-    try {
-      const port = await new Promise<string>(done => child.stdout.once('data', data => done(String(data).trim())))
-      await using node = await openNode(origin.root)
-      const upstream = node.upstream(new URL(`http://${link.address}:${port}/`), { connectionsMax: 6, stall: STALL })
-      let since = 0
-      let complete = false
-      for (let round = 0; round < 5 && !complete; round++) {
-        for await (const event of fillOnce(node.request([upstream], patient))) {
-          if (event.type === 'planned' && since === 0) since = performance.now()
-          if (event.type === 'done') complete = event.complete
+  ])(
+    'that loses %i %% each way gives at least %i KiB/s',
+    async (lossPercent, leastKiBps) => {
+      const link = lossyLink(lossPercent)
+      if (!link)
+        return console.warn('NOT RUN: network namespaces, nftables and root are needed to lose packets')
+      using _link = link
+      await using origin = await openOrigin()
+      await origin.publish('media/films', { 'film.mp4': bytesOf('film', 3 * MIB) })
+      const child = spawn(
+        'ip',
+        [
+          'netns',
+          'exec',
+          link.name,
+          process.execPath,
+          join(import.meta.dirname, 'folder-process.ts'),
+          origin.folder,
+          link.address,
+        ],
+        { stdio: ['ignore', 'pipe', 'inherit'] },
+      )
+      try {
+        const port = await new Promise<string>(done =>
+          child.stdout.once('data', data => done(String(data).trim())),
+        )
+        await using node = await openNode(origin.root)
+        const upstream = node.upstream(new URL(`http://${link.address}:${port}/`), {
+          connectionsMax: 6,
+          stall: STALL,
+        })
+        let since = 0
+        let complete = false
+        for (let round = 0; round < 5 && !complete; round++) {
+          for await (const event of fillOnce(node.request([upstream], patient))) {
+            if (event.type === 'planned' && since === 0) since = performance.now()
+            if (event.type === 'done') complete = event.complete
+          }
         }
+        const kibps = (3 * 1024) / ((performance.now() - since) / 1000)
+        console.log(JSON.stringify({ lossPercent, kibps: Number(kibps.toFixed(1)), wire: upstream.wire }))
+        expect(complete).toBe(true)
+        expect(kibps).toBeGreaterThan(leastKiBps)
+        expect(upstream.wire.bytesDown).toBeLessThan(3 * MIB * 1.1)
+      } finally {
+        child.kill()
       }
-      const kibps = (3 * 1024) / ((performance.now() - since) / 1000)
-      console.log(JSON.stringify({ lossPercent, kibps: Number(kibps.toFixed(1)), wire: upstream.wire }))
-      expect(complete).toBe(true)
-      expect(kibps).toBeGreaterThan(leastKiBps)
-      expect(upstream.wire.bytesDown).toBeLessThan(3 * MIB * 1.1)
-    } finally {
-      child.kill()
-    }
-  }, 590_000)
+    },
+    590_000,
+  )
 })
 
 /** A network namespace behind a pair of interfaces that drop packets at random; undefined where that cannot be had. */
-function lossyLink(percent: number): (Disposable & { readonly name: string; readonly address: string }) | undefined {
+function lossyLink(
+  percent: number,
+): (Disposable & { readonly name: string; readonly address: string }) | undefined {
   const name = `tl${process.pid % 10_000}`
   const run = (line: string) => execFileSync('sh', ['-c', line], { stdio: 'pipe' })
   const drop = `numgen random mod 100 < ${percent} drop`
@@ -104,15 +136,22 @@ function lossyLink(percent: number): (Disposable & { readonly name: string; read
     }
   }
   try {
-    run(`ip netns add ${name} && ip link add ${name}a type veth peer name ${name}b && ip link set ${name}b netns ${name}`)
+    run(
+      `ip netns add ${name} && ip link add ${name}a type veth peer name ${name}b && ip link set ${name}b netns ${name}`,
+    )
     run(`ip addr add 10.213.7.1/30 dev ${name}a && ip link set ${name}a up gso_max_segs 1`)
-    run(`ip netns exec ${name} sh -c 'ip addr add 10.213.7.2/30 dev ${name}b && ip link set ${name}b up gso_max_segs 1'`)
-    run(`nft 'add table inet ${name}; add chain inet ${name} in { type filter hook input priority 0; }; add rule inet ${name} in iifname ${name}a ${drop}'`)
-    run(`ip netns exec ${name} nft 'add table inet l; add chain inet l in { type filter hook input priority 0; }; add rule inet l in iifname ${name}b ${drop}'`)
+    run(
+      `ip netns exec ${name} sh -c 'ip addr add 10.213.7.2/30 dev ${name}b && ip link set ${name}b up gso_max_segs 1'`,
+    )
+    run(
+      `nft 'add table inet ${name}; add chain inet ${name} in { type filter hook input priority 0; }; add rule inet ${name} in iifname ${name}a ${drop}'`,
+    )
+    run(
+      `ip netns exec ${name} nft 'add table inet l; add chain inet l in { type filter hook input priority 0; }; add rule inet l in iifname ${name}b ${drop}'`,
+    )
     return { name, address: '10.213.7.2', [Symbol.dispose]: undo }
   } catch {
     undo()
     return undefined
   }
 }
-

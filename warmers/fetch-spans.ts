@@ -89,14 +89,28 @@ async function receivePieces(
 ): Promise<void> {
   const pieces = lacking.flatMap(span => cut(span, upstream.pieceBytes))
   const begin = (piece: Span) => (pieces.length > 1 ? piece : request)
-  const results = await Promise.allSettled(pieces.map(piece => receive(upstream, staged, file, begin(piece), piece, options)))
+  const results = await Promise.allSettled(
+    pieces.map(piece => receive(upstream, staged, file, begin(piece), piece, options)),
+  )
   const failed = results.find(result => result.status === 'rejected')
   if (failed) throw failed.reason
 }
 
-async function receive(upstream: Upstream, staged: StagedRanges, file: FileSpans, request: Span, lacking: Span, { signal }: Abortable): Promise<void> {
+async function receive(
+  upstream: Upstream,
+  staged: StagedRanges,
+  file: FileSpans,
+  request: Span,
+  lacking: Span,
+  { signal }: Abortable,
+): Promise<void> {
   await using part = await staged.append(file.path, lacking.offset, request.offset)
-  for await (const bytes of upstream.readSpan(file.path, lacking, { signal, purpose: file.purpose, urgent: file.urgent ?? false, skipBytesMax: SKIP_BYTES_MAX })) {
+  for await (const bytes of upstream.readSpan(file.path, lacking, {
+    signal,
+    purpose: file.purpose,
+    urgent: file.urgent ?? false,
+    skipBytesMax: SKIP_BYTES_MAX,
+  })) {
     await part.write(bytes)
     file.onBytes?.(bytes.length)
   }
@@ -106,7 +120,12 @@ async function receive(upstream: Upstream, staged: StagedRanges, file: FileSpans
  * A server without ranges sends the file from its beginning for every request: so it is asked once
  * per file, and all that passes by is kept for whoever needs it later.
  */
-async function receiveWhole(upstream: Upstream, staged: StagedRanges, file: FileSpans, options: Abortable): Promise<void> {
+async function receiveWhole(
+  upstream: Upstream,
+  staged: StagedRanges,
+  file: FileSpans,
+  options: Abortable,
+): Promise<void> {
   const wholeFiles = wholeFilesOf.get(staged) ?? new Map<string, Promise<void>>()
   wholeFilesOf.set(staged, wholeFiles)
   const running = wholeFiles.get(file.path)

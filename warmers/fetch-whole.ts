@@ -14,20 +14,31 @@ export async function fetchWhole(upstream: Upstream, path: string, options: Whol
   for (let attempt = 1; ; ) {
     const isLossy = upstream.pieceBytes !== Infinity
     try {
-      return isLossy ? await firstOf(AT_ONCE_LOSSY, upstream, path, options) : await collect(upstream.readWhole(path, options))
+      return isLossy
+        ? await firstOf(AT_ONCE_LOSSY, upstream, path, options)
+        : await collect(upstream.readWhole(path, options))
     } catch (error) {
       options.signal.throwIfAborted()
       attempt += isLossy ? AT_ONCE_LOSSY : 1
-      const mayBeLuck = isEdgeError(error, 'UPSTREAM_STALLED') || (isLossy && isEdgeError(error, 'UPSTREAM_UNREACHABLE'))
-      if (!mayBeLuck || attempt > (upstream.pieceBytes === Infinity ? ATTEMPTS_MAX : ATTEMPTS_LOSSY_MAX)) throw error
+      const mayBeLuck =
+        isEdgeError(error, 'UPSTREAM_STALLED') || (isLossy && isEdgeError(error, 'UPSTREAM_UNREACHABLE'))
+      if (!mayBeLuck || attempt > (upstream.pieceBytes === Infinity ? ATTEMPTS_MAX : ATTEMPTS_LOSSY_MAX))
+        throw error
     }
   }
 }
 
-async function firstOf(count: number, upstream: Upstream, path: string, options: WholeOptions): Promise<Buffer> {
+async function firstOf(
+  count: number,
+  upstream: Upstream,
+  path: string,
+  options: WholeOptions,
+): Promise<Buffer> {
   const won = new AbortController()
   const signal = AbortSignal.any([options.signal, won.signal])
-  const attempts = Array.from({ length: count }, () => collect(upstream.readWhole(path, { ...options, signal })).catch(answered))
+  const attempts = Array.from({ length: count }, () =>
+    collect(upstream.readWhole(path, { ...options, signal })).catch(answered),
+  )
   try {
     const first = await Promise.any(attempts)
     if (first instanceof EdgeError) throw first

@@ -9,7 +9,10 @@ export interface FillLimits {
 }
 
 /** @param batches in the order in which they should run. */
-export function withinLimits(batches: readonly Batch[], { wireBytesMax = Infinity, priorityMax = 3 }: FillLimits): { taken: Batch[]; deferred: Batch[] } {
+export function withinLimits(
+  batches: readonly Batch[],
+  { wireBytesMax = Infinity, priorityMax = 3 }: FillLimits,
+): { taken: Batch[]; deferred: Batch[] } {
   let wire = 0
   let first = 0
   for (; first < batches.length; first++) {

@@ -23,7 +23,9 @@ export class FillMeter {
 
   plan(batches: readonly Batch[]): void {
     this.#contentTotal = this.contentBytes + batches.reduce((sum, batch) => sum + batch.contentBytes, 0)
-    this.#wireTotal = this.#wireBytes + batches.reduce((sum, { requests }) => sum + requests.reduce((all, span) => all + span.length, 0), 0)
+    this.#wireTotal =
+      this.#wireBytes +
+      batches.reduce((sum, { requests }) => sum + requests.reduce((all, span) => all + span.length, 0), 0)
   }
 
   add({ contentBytes, wireBytes }: { contentBytes: number; wireBytes: number }): void {

@@ -4,7 +4,8 @@ import { planOnce, type FillEvent } from './fill-once.ts'
 import { openNode, openOrigin, type Files } from './test-world.ts'
 
 const MIB = 1024 * 1024
-const text = (seed: string, lines: number) => Array.from({ length: lines }, (_, n) => `${seed},${n},${(n * 7919) % 1000},province ${n % 107}\n`).join('')
+const text = (seed: string, lines: number) =>
+  Array.from({ length: lines }, (_, n) => `${seed},${n},${(n * 7919) % 1000},province ${n % 107}\n`).join('')
 
 const OLD: Files = {
   'table.csv': text('cases', 100_000),
@@ -27,7 +28,8 @@ const planned = (events: readonly FillEvent[]) => events.find(event => event.typ
 async function expectItems(node: Awaited<ReturnType<typeof openNode>>, dataset: string, files: Files) {
   const items = await node.items(dataset)
   expect(Object.keys(items).toSorted()).toEqual(Object.keys(files).toSorted())
-  for (const [path, bytes] of Object.entries(files)) expect(items[path]!.equals(Buffer.from(bytes as Uint8Array)), path).toBe(true)
+  for (const [path, bytes] of Object.entries(files))
+    expect(items[path]!.equals(Buffer.from(bytes as Uint8Array)), path).toBe(true)
 }
 
 describe('a fill', () => {
@@ -48,7 +50,9 @@ describe('a fill', () => {
     const second = await node.fill([upstream])
     expect(done(second)).toMatchObject({ complete: true, fallbacks: 0 })
     const { wire } = done(second)
-    expect(Math.abs(wire.down + wire.up - plan.wire.down - plan.wire.up)).toBeLessThan(0.01 * (wire.down + wire.up))
+    expect(Math.abs(wire.down + wire.up - plan.wire.down - plan.wire.up)).toBeLessThan(
+      0.01 * (wire.down + wire.up),
+    )
     expect(plan.datasets[0]!.byReason.delta.extents).toBeGreaterThan(0)
     expect(plan.spent.down + wire.down).toBeLessThan(30_000)
     await expectItems(node, 'health/who', NEW)
@@ -65,7 +69,9 @@ describe('a fill', () => {
     await origin.publish('health/who', OLD)
     const plan = await planOnce(node.request([upstream]))
     const { wire } = done(await node.fill([upstream]))
-    expect(Math.abs(wire.down + wire.up - plan.wire.down - plan.wire.up)).toBeLessThan(0.01 * (wire.down + wire.up))
+    expect(Math.abs(wire.down + wire.up - plan.wire.down - plan.wire.up)).toBeLessThan(
+      0.01 * (wire.down + wire.up),
+    )
     expect(plan.wire.down).toBeGreaterThan(5 * MIB)
   })
 
@@ -149,7 +155,9 @@ describe('a fill', () => {
     await using origin = await openOrigin()
     await using server = await origin.serve()
     await using node = await openNode(origin.root)
-    const upstream = node.upstream(server.url, { pace: { spend: () => new Promise(next => setTimeout(next, 20)) } })
+    const upstream = node.upstream(server.url, {
+      pace: { spend: () => new Promise(next => setTimeout(next, 20)) },
+    })
     await origin.publish('health/who', OLD)
     const stop = new AbortController()
     let aborted = 0

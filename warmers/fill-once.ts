@@ -111,7 +111,11 @@ export async function planOnce(request: Omit<FillRequest, 'queue'>): Promise<Pla
     const { done, value } = await steps.next()
     if (!done) continue
     const { plans, refreshed, schedule } = value
-    return { ...planReport(plans, refreshed?.idle, spent()), ...(refreshed && { refreshed }), ...(schedule && { schedule }) }
+    return {
+      ...planReport(plans, refreshed?.idle, spent()),
+      ...(refreshed && { refreshed }),
+      ...(schedule && { schedule }),
+    }
   }
 }
 
@@ -151,11 +155,21 @@ async function* planAll(request: Omit<FillRequest, 'queue'>): AsyncGenerator<Fil
   return { refreshed, failures, prepared, plans, schedule }
 }
 
-function scheduleOf(plans: readonly FillPlan[], refreshed: Refreshed | undefined, { outlook, now }: Omit<FillRequest, 'queue'>): Schedule | undefined {
+function scheduleOf(
+  plans: readonly FillPlan[],
+  refreshed: Refreshed | undefined,
+  { outlook, now }: Omit<FillRequest, 'queue'>,
+): Schedule | undefined {
   if (!outlook) return undefined
   const { down, up } = refreshed?.idle ?? { down: 0, up: 0 }
   const nowMs = now()
-  return scheduleFill({ ...outlook, batches: mergedBatches(plans), refreshBytes: down + up, nowMs, untilMs: nowMs + outlook.horizonMs })
+  return scheduleFill({
+    ...outlook,
+    batches: mergedBatches(plans),
+    refreshBytes: down + up,
+    nowMs,
+    untilMs: nowMs + outlook.horizonMs,
+  })
 }
 
 /** What the upstreams' wires carried since now. */

@@ -75,10 +75,16 @@ export class FillRun {
       this.#meter.plan(taken)
       const lacking = await this.#drain(taken)
       for (const { cid } of lacking) this.#withoutDelta.add(cid)
-      batches = lacking.length > 0 ? await this.#planAgain(new Set(lacking.map(({ dataset }) => dataset))) : []
+      batches =
+        lacking.length > 0 ? await this.#planAgain(new Set(lacking.map(({ dataset }) => dataset))) : []
     }
     const { contentBytes } = this.#meter
-    return { complete: !this.#failed && this.#deferred === 0, contentBytes, fallbacks: this.#fallbacks, deferred: this.#deferred }
+    return {
+      complete: !this.#failed && this.#deferred === 0,
+      contentBytes,
+      fallbacks: this.#fallbacks,
+      deferred: this.#deferred,
+    }
   }
 
   #limits() {
@@ -107,7 +113,12 @@ export class FillRun {
       this.#openByDataset.set(end.batch.dataset, open)
       if (open === 0 && !end.again) activations.push(this.#activate(end.batch.dataset))
     }
-    const board = new BatchBoard(batches, (batch, options) => runBatch(batch, tools, options), ended, this.#request.board ?? BOARD)
+    const board = new BatchBoard(
+      batches,
+      (batch, options) => runBatch(batch, tools, options),
+      ended,
+      this.#request.board ?? BOARD,
+    )
     const timer = setInterval(() => this.#tell({ type: 'progress', ...this.#meter.progress() }), PROGRESS_MS)
     try {
       const name = nameOf([window, ...batches.map(({ id }) => id)])
@@ -121,17 +132,24 @@ export class FillRun {
   }
 
   /** Room for all of it, or else without the last classes (I7). */
-  async #reserve(planned: readonly Batch[]): Promise<{ batches: readonly Batch[]; reservation: Reservation }> {
+  async #reserve(
+    planned: readonly Batch[],
+  ): Promise<{ batches: readonly Batch[]; reservation: Reservation }> {
     for (let batches = planned; ; ) {
       try {
-        const reservation = await this.#request.store.reserve(batches.reduce((sum, batch) => sum + batch.contentBytes, 0), 'fill')
+        const reservation = await this.#request.store.reserve(
+          batches.reduce((sum, batch) => sum + batch.contentBytes, 0),
+          'fill',
+        )
         return { batches, reservation }
       } catch (error) {
         if (!isEdgeError(error, 'STORE_FULL')) throw error
         const last = batches.reduce((lowest, { priority }) => Math.max(lowest, priority), -1)
         const fewer = batches.filter(({ priority }) => priority < last)
         if (fewer.length === 0) throw error
-        for (const dataset of new Set(batches.filter(({ priority }) => priority === last).map(batch => batch.dataset))) {
+        for (const dataset of new Set(
+          batches.filter(({ priority }) => priority === last).map(batch => batch.dataset),
+        )) {
           this.#fail({ dataset, code: 'STORE_FULL', message: `P${last} is left out: ${error.message}` })
         }
         batches = fewer
@@ -156,10 +174,19 @@ export class FillRun {
   async #planAgain(datasets: ReadonlySet<string>): Promise<Batch[]> {
     const plans: FillPlan[] = []
     for (const dataset of datasets) {
-      const again = await prepareDataset(dataset, this.#request, { signal: this.#request.signal }, this.#withoutDelta)
+      const again = await prepareDataset(
+        dataset,
+        this.#request,
+        { signal: this.#request.signal },
+        this.#withoutDelta,
+      )
       const plan = planPrepared(again ?? this.#prepared.get(dataset)!, this.#request, this.#withoutDelta)
       if (plan.unobtainable.length > 0) {
-        this.#fail({ dataset, code: 'DELTA_INVALID', message: `${plan.unobtainable.length} extents have neither patch nor frame` })
+        this.#fail({
+          dataset,
+          code: 'DELTA_INVALID',
+          message: `${plan.unobtainable.length} extents have neither patch nor frame`,
+        })
       }
       plans.push(plan)
     }
@@ -184,7 +211,11 @@ export class FillRun {
 
 /** The revision that is served, by dataset. */
 export function servedBy(releases: Releases): Map<string, number> {
-  return new Map(releases.releases().flatMap(({ dataset, current }) => (current ? [[dataset, current.revision] as const] : [])))
+  return new Map(
+    releases
+      .releases()
+      .flatMap(({ dataset, current }) => (current ? [[dataset, current.revision] as const] : [])),
+  )
 }
 
 export interface Failure {

@@ -12,7 +12,9 @@ import { collect, wireOf, type WireRecord } from './upstream.ts'
 const purpose = { dataset: 'health/who', reason: 'frame' }
 const signal = new AbortController().signal
 const file = randomBytes(3_000_000)
-const honest = staticFiles(async path => (path === 'packs/a b.pack' ? file : path === 'small' ? file.subarray(0, 900) : undefined))
+const honest = staticFiles(async path =>
+  path === 'packs/a b.pack' ? file : path === 'small' ? file.subarray(0, 900) : undefined,
+)
 
 function open(server: TestServer, options: Partial<HttpUpstreamOptions> = {}) {
   const records: WireRecord[] = []
@@ -29,7 +31,9 @@ describe('an honest server', () => {
   it('gives exactly the span asked for', async () => {
     await using server = await serve(honest)
     await using at = open(server)
-    const read = await collect(at.upstream.readSpan('packs/a b.pack', { offset: 1_000_001, length: 1_234_567 }, { signal, purpose }))
+    const read = await collect(
+      at.upstream.readSpan('packs/a b.pack', { offset: 1_000_001, length: 1_234_567 }, { signal, purpose }),
+    )
     expect(read.equals(file.subarray(1_000_001, 2_234_568))).toBe(true)
     expect(server.requests).toEqual(['GET /packs/a%20b.pack bytes=1000001-2234567'])
   })
@@ -39,12 +43,16 @@ describe('an honest server', () => {
     const at = open(server)
     await Promise.all(
       Array.from({ length: 20 }, (_, i) =>
-        collect(at.upstream.readSpan('packs/a b.pack', { offset: i * 50_000, length: 77_777 }, { signal, purpose })),
+        collect(
+          at.upstream.readSpan('packs/a b.pack', { offset: i * 50_000, length: 77_777 }, { signal, purpose }),
+        ),
       ),
     )
     await codeOf(at.upstream.readWhole('absent', { signal, purpose, maxBytes: 1000 }))
     await at[Symbol.asyncDispose]()
-    await expect.poll(() => server.wire).toEqual({ down: at.upstream.wire.bytesDown, up: at.upstream.wire.bytesUp })
+    await expect
+      .poll(() => server.wire)
+      .toEqual({ down: at.upstream.wire.bytesDown, up: at.upstream.wire.bytesUp })
     expect(at.records.reduce((sum, record) => sum + record.bytesDown, 0)).toBe(at.upstream.wire.bytesDown)
     expect(at.upstream.wire).toMatchObject({ requests: 21 })
     expect(at.upstream.wire.connections).toBeLessThanOrEqual(8)
@@ -54,8 +62,12 @@ describe('an honest server', () => {
     await using server = await serve(honest)
     await using at = open(server)
     for (let i = 0; i < 4; i++) {
-      await collect(at.upstream.readSpan('packs/a b.pack', { offset: i, length: 300_000 }, { signal, purpose }))
-      expect(await codeOf(at.upstream.readWhole('absent', { signal, purpose, maxBytes: 1000 }))).toBe('NOT_FOUND')
+      await collect(
+        at.upstream.readSpan('packs/a b.pack', { offset: i, length: 300_000 }, { signal, purpose }),
+      )
+      expect(await codeOf(at.upstream.readWhole('absent', { signal, purpose, maxBytes: 1000 }))).toBe(
+        'NOT_FOUND',
+      )
     }
     expect(at.upstream.wire).toMatchObject({ connections: 1, requests: 8 })
   })
@@ -76,11 +88,15 @@ describe('an honest server', () => {
 
   it('stops within a moment when told to, and is usable again', async () => {
     await using server = await serve((_, response) => {
-      response.writeHead(206, { 'content-range': 'bytes 0-99999/100000', 'content-length': 100_000 }).write('begin')
+      response
+        .writeHead(206, { 'content-range': 'bytes 0-99999/100000', 'content-length': 100_000 })
+        .write('begin')
     })
     await using at = open(server)
     const window = new AbortController()
-    const reading = collect(at.upstream.readSpan('x', { offset: 0, length: 100_000 }, { signal: window.signal, purpose }))
+    const reading = collect(
+      at.upstream.readSpan('x', { offset: 0, length: 100_000 }, { signal: window.signal, purpose }),
+    )
     await expect.poll(() => server.requests.length).toBe(1)
     const since = performance.now()
     window.abort(new Error('window closed'))
@@ -101,7 +117,9 @@ describe('a server without ranges', () => {
   it('works too', async () => {
     await using server = await serve(staticFiles(async () => file, false))
     await using at = open(server)
-    const read = await collect(at.upstream.readSpan('p', { offset: 2_000_000, length: 1000 }, { signal, purpose }))
+    const read = await collect(
+      at.upstream.readSpan('p', { offset: 2_000_000, length: 1000 }, { signal, purpose }),
+    )
     expect(read.equals(file.subarray(2_000_000, 2_001_000))).toBe(true)
     expect(at.upstream.ranges).toBe(false)
   })
@@ -116,19 +134,70 @@ describe('a server without ranges', () => {
 
 describe('an evil server', () => {
   const span = { offset: 100, length: 1000 }
-  const reply = (head: string, body: Buffer | string = '') => serveRaw(socket => void socket.end(Buffer.concat([Buffer.from(head.replaceAll('\n', '\r\n') + '\r\n\r\n'), Buffer.from(body)])))
+  const reply = (head: string, body: Buffer | string = '') =>
+    serveRaw(
+      socket =>
+        void socket.end(
+          Buffer.concat([Buffer.from(head.replaceAll('\n', '\r\n') + '\r\n\r\n'), Buffer.from(body)]),
+        ),
+    )
   const cases: [string, string, Buffer | string, string][] = [
-    ['gives another range', 'HTTP/1.1 206 OK\ncontent-range: bytes 0-999/5000\ncontent-length: 1000', file.subarray(0, 1000), 'UPSTREAM_LIED'],
-    ['gives no Content-Range', 'HTTP/1.1 206 OK\ncontent-length: 1000', file.subarray(0, 1000), 'UPSTREAM_LIED'],
-    ['announces another length', 'HTTP/1.1 206 OK\ncontent-range: bytes 100-1099/5000\ncontent-length: 2000', file.subarray(0, 2000), 'UPSTREAM_LIED'],
-    ['ends early', 'HTTP/1.1 206 OK\ncontent-range: bytes 100-1099/5000\ncontent-length: 1000', file.subarray(0, 400), 'UPSTREAM_UNREACHABLE'],
-    ['ends early without a length', 'HTTP/1.1 206 OK\ncontent-range: bytes 100-1099/5000', file.subarray(0, 400), 'UPSTREAM_LIED'],
+    [
+      'gives another range',
+      'HTTP/1.1 206 OK\ncontent-range: bytes 0-999/5000\ncontent-length: 1000',
+      file.subarray(0, 1000),
+      'UPSTREAM_LIED',
+    ],
+    [
+      'gives no Content-Range',
+      'HTTP/1.1 206 OK\ncontent-length: 1000',
+      file.subarray(0, 1000),
+      'UPSTREAM_LIED',
+    ],
+    [
+      'announces another length',
+      'HTTP/1.1 206 OK\ncontent-range: bytes 100-1099/5000\ncontent-length: 2000',
+      file.subarray(0, 2000),
+      'UPSTREAM_LIED',
+    ],
+    [
+      'ends early',
+      'HTTP/1.1 206 OK\ncontent-range: bytes 100-1099/5000\ncontent-length: 1000',
+      file.subarray(0, 400),
+      'UPSTREAM_UNREACHABLE',
+    ],
+    [
+      'ends early without a length',
+      'HTTP/1.1 206 OK\ncontent-range: bytes 100-1099/5000',
+      file.subarray(0, 400),
+      'UPSTREAM_LIED',
+    ],
     ['has a shorter file', 'HTTP/1.1 416 no\ncontent-length: 0', '', 'UPSTREAM_LIED'],
-    ['has a shorter file and no ranges', 'HTTP/1.1 200 OK\ncontent-length: 300', file.subarray(0, 300), 'UPSTREAM_LIED'],
-    ['compresses', 'HTTP/1.1 206 OK\ncontent-encoding: gzip\ncontent-range: bytes 100-1099/5000\ncontent-length: 1000', file.subarray(0, 1000), 'UPSTREAM_LIED'],
+    [
+      'has a shorter file and no ranges',
+      'HTTP/1.1 200 OK\ncontent-length: 300',
+      file.subarray(0, 300),
+      'UPSTREAM_LIED',
+    ],
+    [
+      'compresses',
+      'HTTP/1.1 206 OK\ncontent-encoding: gzip\ncontent-range: bytes 100-1099/5000\ncontent-length: 1000',
+      file.subarray(0, 1000),
+      'UPSTREAM_LIED',
+    ],
     ['fails', 'HTTP/1.1 503 busy\ncontent-length: 0', '', 'UPSTREAM_REFUSED'],
-    ['redirects away', 'HTTP/1.1 302 go\nlocation: http://169.254.169.254/\ncontent-length: 0', '', 'UPSTREAM_REFUSED'],
-    ['redirects to another port', 'HTTP/1.1 301 go\nlocation: http://127.0.0.1:1/\ncontent-length: 0', '', 'UPSTREAM_REFUSED'],
+    [
+      'redirects away',
+      'HTTP/1.1 302 go\nlocation: http://169.254.169.254/\ncontent-length: 0',
+      '',
+      'UPSTREAM_REFUSED',
+    ],
+    [
+      'redirects to another port',
+      'HTTP/1.1 301 go\nlocation: http://127.0.0.1:1/\ncontent-length: 0',
+      '',
+      'UPSTREAM_REFUSED',
+    ],
     ['is no HTTP server', 'SSH-2.0-dropbear', '', 'UPSTREAM_UNREACHABLE'],
     ['sends endless headers', `HTTP/1.1 206 OK\n${'x: y\n'.repeat(20_000)}z: z`, '', 'UPSTREAM_UNREACHABLE'],
   ]
@@ -139,7 +208,9 @@ describe('an evil server', () => {
   })
 
   it('that redirects in circles is left', async () => {
-    await using server = await serve((_, response) => void response.writeHead(302, { location: '/round' }).end())
+    await using server = await serve(
+      (_, response) => void response.writeHead(302, { location: '/round' }).end(),
+    )
     await using at = open(server)
     expect(await codeOf(at.upstream.readSpan('p', span, { signal, purpose }))).toBe('UPSTREAM_REFUSED')
     expect(server.requests).toHaveLength(4)
@@ -157,16 +228,25 @@ describe('an evil server', () => {
     await using at = open(server)
     const read = await collect(at.upstream.readSpan('p', span, { signal, purpose }))
     expect(read).toHaveLength(1000)
-    expect(await codeOf(at.upstream.readWhole('p', { signal, purpose, maxBytes: 2000 }))).toBe('UPSTREAM_LIED')
+    expect(await codeOf(at.upstream.readWhole('p', { signal, purpose, maxBytes: 2000 }))).toBe(
+      'UPSTREAM_LIED',
+    )
   })
 
   it.each([
     ['says nothing', () => undefined],
-    ['sends headers only', (socket: { write(text: string): void }) => socket.write('HTTP/1.1 206 OK\r\ncontent-range: bytes 100-1099/5000\r\n\r\n')],
-    ['drips', async (socket: { write(text: string): void; destroyed: boolean }) => {
-      socket.write('HTTP/1.1 206 OK\r\ncontent-range: bytes 100-1099/5000\r\n\r\n')
-      for (; !socket.destroyed; await sleep(20)) socket.write('x')
-    }],
+    [
+      'sends headers only',
+      (socket: { write(text: string): void }) =>
+        socket.write('HTTP/1.1 206 OK\r\ncontent-range: bytes 100-1099/5000\r\n\r\n'),
+    ],
+    [
+      'drips',
+      async (socket: { write(text: string): void; destroyed: boolean }) => {
+        socket.write('HTTP/1.1 206 OK\r\ncontent-range: bytes 100-1099/5000\r\n\r\n')
+        for (; !socket.destroyed; await sleep(20)) socket.write('x')
+      },
+    ],
   ])('that %s is left as stalled', async (_, answer) => {
     await using server = await serveRaw(socket => void answer(socket))
     await using at = open(server, { stall: { bytesMin: 900, ms: 300 } })
@@ -188,7 +268,9 @@ describe('an evil server', () => {
     })
     await using at = open(server)
     for (let i = 0; i < 3; i++) {
-      expect(String(await collect(at.upstream.readSpan('p', { offset: 0, length: 4 }, { signal, purpose })))).toBe('abcd')
+      expect(
+        String(await collect(at.upstream.readSpan('p', { offset: 0, length: 4 }, { signal, purpose }))),
+      ).toBe('abcd')
     }
   })
 })
@@ -204,10 +286,14 @@ describe('a proxy', () => {
       through.on('error', () => socket.destroy())
     })
     const at = open(server, { proxyUrl: proxy.url.href })
-    expect(await collect(at.upstream.readWhole('small', { signal, purpose, maxBytes: 900 }))).toHaveLength(900)
+    expect(await collect(at.upstream.readWhole('small', { signal, purpose, maxBytes: 900 }))).toHaveLength(
+      900,
+    )
     await at[Symbol.asyncDispose]()
     expect(proxy.requests[0]).toMatch(/^CONNECT 127\.0\.0\.1:\d+ HTTP\/1\.1$/)
-    await expect.poll(() => proxy.wire).toEqual({ down: at.upstream.wire.bytesDown, up: at.upstream.wire.bytesUp })
+    await expect
+      .poll(() => proxy.wire)
+      .toEqual({ down: at.upstream.wire.bytesDown, up: at.upstream.wire.bytesUp })
   })
 })
 
@@ -221,8 +307,12 @@ describe('a folder', () => {
     expect(read.equals(file.subarray(5, 600_005))).toBe(true)
     expect(upstream.wire.bytesDown).toBe(600_000)
     expect(records).toEqual([{ ...purpose, bytesDown: 600_000, bytesUp: 0, requests: 1 }])
-    expect(await codeOf(upstream.readSpan('p', { offset: 2_999_990, length: 20 }, { signal, purpose }))).toBe('UPSTREAM_LIED')
+    expect(await codeOf(upstream.readSpan('p', { offset: 2_999_990, length: 20 }, { signal, purpose }))).toBe(
+      'UPSTREAM_LIED',
+    )
     expect(await codeOf(upstream.readWhole('p', { signal, purpose, maxBytes: 20 }))).toBe('UPSTREAM_LIED')
-    expect(await codeOf(upstream.readWhole('../../etc/passwd', { signal, purpose, maxBytes: 2e6 }))).toBe('NOT_FOUND')
+    expect(await codeOf(upstream.readWhole('../../etc/passwd', { signal, purpose, maxBytes: 2e6 }))).toBe(
+      'NOT_FOUND',
+    )
   })
 })

@@ -97,7 +97,8 @@ class HttpUpstream implements Upstream {
     yield* this.#exchange(path, span, options, (answer, body) => {
       if (answer.statusCode === 206) return this.#partial(path, span, answer, body)
       this.#ranges = false
-      if (span.offset > (options.skipBytesMax ?? Infinity)) throw new EdgeError('UPSTREAM_REFUSED', `${this.name}: serves no ranges`)
+      if (span.offset > (options.skipBytesMax ?? Infinity))
+        throw new EdgeError('UPSTREAM_REFUSED', `${this.name}: serves no ranges`)
       return wholeAsPart(path, span, answer, body)
     })
   }
@@ -141,13 +142,23 @@ class HttpUpstream implements Upstream {
       if (!isWhole) stop.abort() // a connection with unwanted bytes on it is of no use
       account.report()
       this.#learnConnect(account)
-      if (answer && isWhole && account.connectDown + account.connectUp === 0) this.#learn(path, span, answer, account)
+      if (answer && isWhole && account.connectDown + account.connectUp === 0)
+        this.#learn(path, span, answer, account)
       this.#release(lane)
     }
   }
 
-  async *#paced(answer: Answer, account: Account, signal: AbortSignal, what: string): AsyncGenerator<Uint8Array> {
-    for await (const part of stallGuarded(answer.body, { silenceMs: this.#tuner.tuning.silenceMs, ...this.#stall }, what)) {
+  async *#paced(
+    answer: Answer,
+    account: Account,
+    signal: AbortSignal,
+    what: string,
+  ): AsyncGenerator<Uint8Array> {
+    for await (const part of stallGuarded(
+      answer.body,
+      { silenceMs: this.#tuner.tuning.silenceMs, ...this.#stall },
+      what,
+    )) {
       account.received(part.length)
       await this.#options.pace?.spend(part.length, signal)
       signal.throwIfAborted()
@@ -155,7 +166,13 @@ class HttpUpstream implements Upstream {
     }
   }
 
-  async #send(lane: Lane, path: string, span: Span | undefined, signal: AbortSignal, account: Account): Promise<Answer> {
+  async #send(
+    lane: Lane,
+    path: string,
+    span: Span | undefined,
+    signal: AbortSignal,
+    account: Account,
+  ): Promise<Answer> {
     const headers = {
       ...(span ? { range: `bytes=${span.offset}-${span.offset + span.length - 1}` } : {}),
       ...(this.#authorization ? { authorization: this.#authorization } : {}),
@@ -166,13 +183,17 @@ class HttpUpstream implements Upstream {
       const { statusCode } = answer
       if (statusCode === 206 || statusCode === 200) {
         const encoding = answer.headers['content-encoding']
-        if (encoding && encoding !== 'identity') throw new EdgeError('UPSTREAM_LIED', `${path}: compressed, unasked`)
+        if (encoding && encoding !== 'identity')
+          throw new EdgeError('UPSTREAM_LIED', `${path}: compressed, unasked`)
         return answer
       }
       await answer.body.dump({ limit: 16 * 1024, signal }).catch(() => undefined)
-      if (statusCode === 404 || statusCode === 410 || statusCode === 403) throw new EdgeError('NOT_FOUND', `${this.name}/${path}: ${statusCode}`)
-      if (statusCode === 416) throw new EdgeError('UPSTREAM_LIED', `${this.name}/${path}: shorter than signed (416)`)
-      if (statusCode < 300 || statusCode >= 400) throw new EdgeError('UPSTREAM_REFUSED', `${this.name}/${path}: answers ${statusCode}`)
+      if (statusCode === 404 || statusCode === 410 || statusCode === 403)
+        throw new EdgeError('NOT_FOUND', `${this.name}/${path}: ${statusCode}`)
+      if (statusCode === 416)
+        throw new EdgeError('UPSTREAM_LIED', `${this.name}/${path}: shorter than signed (416)`)
+      if (statusCode < 300 || statusCode >= 400)
+        throw new EdgeError('UPSTREAM_REFUSED', `${this.name}/${path}: answers ${statusCode}`)
       target = this.#sameOrigin(answer, target, path, hops)
     }
   }
@@ -189,11 +210,23 @@ class HttpUpstream implements Upstream {
       const stalled = new AbortController()
       account.asked()
       try {
-        const answer = lane.client.request({ method: 'GET', path: target, headers, signal: AbortSignal.any([signal, stalled.signal]) })
-        return await withDeadline(answer, Math.min(this.#stall.ms, this.#tuner.tuning.silenceMs), `${this.#origin}${target}`)
+        const answer = lane.client.request({
+          method: 'GET',
+          path: target,
+          headers,
+          signal: AbortSignal.any([signal, stalled.signal]),
+        })
+        return await withDeadline(
+          answer,
+          Math.min(this.#stall.ms, this.#tuner.tuning.silenceMs),
+          `${this.#origin}${target}`,
+        )
       } catch (error) {
         stalled.abort()
-        const closed = error instanceof Error && 'code' in error && (error.code === 'UND_ERR_SOCKET' || error.code === 'ECONNRESET')
+        const closed =
+          error instanceof Error &&
+          'code' in error &&
+          (error.code === 'UND_ERR_SOCKET' || error.code === 'ECONNRESET')
         if (!closed || attempt > 0 || signal.aborted) throw error
       }
     }
@@ -201,17 +234,25 @@ class HttpUpstream implements Upstream {
 
   #sameOrigin(answer: Answer, target: string, path: string, hops: number): string {
     const location = String(answer.headers.location ?? '')
-    const url = URL.canParse(location, this.#origin + target) ? new URL(location, this.#origin + target) : undefined
+    const url = URL.canParse(location, this.#origin + target)
+      ? new URL(location, this.#origin + target)
+      : undefined
     if (hops >= REDIRECTS_MAX || url?.origin !== this.#origin) {
       throw new EdgeError('UPSTREAM_REFUSED', `${this.name}/${path}: redirects away, which is refused`)
     }
     return url.pathname + url.search
   }
 
-  #partial(path: string, span: Span, answer: Answer, body: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+  #partial(
+    path: string,
+    span: Span,
+    answer: Answer,
+    body: AsyncIterable<Uint8Array>,
+  ): AsyncIterable<Uint8Array> {
     const range = /^bytes (\d+)-(\d+)\/(\d+|\*)$/.exec(String(answer.headers['content-range'] ?? ''))
     const claimed = lengthOf(answer)
-    const isRight = range && Number(range[1]) === span.offset && Number(range[2]) === span.offset + span.length - 1
+    const isRight =
+      range && Number(range[1]) === span.offset && Number(range[2]) === span.offset + span.length - 1
     if (!isRight || (claimed !== undefined && claimed !== span.length)) {
       throw new EdgeError('UPSTREAM_LIED', `${this.name}/${path}: not the range asked for`)
     }
@@ -222,7 +263,11 @@ class HttpUpstream implements Upstream {
   #translated(error: unknown, signal: AbortSignal, what: string): unknown {
     if (signal.aborted) return signal.reason
     if (isEdgeError(error)) return error
-    return new EdgeError('UPSTREAM_UNREACHABLE', `${what}: ${error instanceof Error ? error.message : 'failed'}`, { cause: error })
+    return new EdgeError(
+      'UPSTREAM_UNREACHABLE',
+      `${what}: ${error instanceof Error ? error.message : 'failed'}`,
+      { cause: error },
+    )
   }
 
   #learnConnect({ connections, connectDown, connectUp }: Account): void {
@@ -250,7 +295,10 @@ class HttpUpstream implements Upstream {
       const idle = this.#idle.pop()
       if (idle) return idle
       if (this.#all.size - this.#idle.length < this.#tuner.tuning.connections) {
-        const lane = new Lane(this.#origin, { ...this.#options, connectMs: () => this.#tuner.tuning.connectMs })
+        const lane = new Lane(this.#origin, {
+          ...this.#options,
+          connectMs: () => this.#tuner.tuning.connectMs,
+        })
         this.#all.add(lane)
         return lane
       }
@@ -336,7 +384,8 @@ class Account {
     this.#wire.bytesUp += moved.up
     this.#wire.requests += requests
     this.#wire.connections += moved.connections
-    if (moved.down + moved.up + requests > 0) this.#onWire({ ...this.#purpose, bytesDown: moved.down, bytesUp: moved.up, requests })
+    if (moved.down + moved.up + requests > 0)
+      this.#onWire({ ...this.#purpose, bytesDown: moved.down, bytesUp: moved.up, requests })
   }
 }
 
@@ -367,7 +416,11 @@ async function* skipping(parts: AsyncIterable<Uint8Array>, bytes: number): Async
   }
 }
 
-async function* atMost(parts: AsyncIterable<Uint8Array>, bytes: number, path: string): AsyncGenerator<Uint8Array> {
+async function* atMost(
+  parts: AsyncIterable<Uint8Array>,
+  bytes: number,
+  path: string,
+): AsyncGenerator<Uint8Array> {
   let seen = 0
   for await (const part of parts) {
     seen += part.length

@@ -15,7 +15,11 @@ export type NodeStore = Pick<ContentStore, 'view' | 'readExtent'>
 const ONE_EXTENT_BYTES = 16 * 16 * 1024
 
 /** In order; undefined when nodes above them are not here. */
-export function extentsOf(store: Pick<ContentStore, 'view'>, root: Cid, sizeBytes: number): ExtentRef[] | undefined {
+export function extentsOf(
+  store: Pick<ContentStore, 'view'>,
+  root: Cid,
+  sizeBytes: number,
+): ExtentRef[] | undefined {
   if (codecOf(root) === 'raw') return [{ cid: root, sizeBytes, dagBytes: sizeBytes }]
   const view = store.view(root)
   if (!view) return undefined
@@ -41,11 +45,16 @@ export function extentsOf(store: Pick<ContentStore, 'view'>, root: Cid, sizeByte
  * All entries, in order.
  * @throws EdgeError `CHUNK_ABSENT` when the catalog is not wholly here, `CHUNK_CORRUPT`, `CATALOG_INVALID`
  */
-export async function readCatalog(store: NodeStore, { catalog }: Manifest, options: Abortable): Promise<CatalogEntry[]> {
+export async function readCatalog(
+  store: NodeStore,
+  { catalog }: Manifest,
+  options: Abortable,
+): Promise<CatalogEntry[]> {
   const extents = extentsOf(store, catalog.root, catalog.size)
   if (!extents) throw new EdgeError('CHUNK_ABSENT', 'the catalog is not here yet')
   const entries: CatalogEntry[] = []
-  for (const { cid } of extents) for (const entry of parsePage(await store.readExtent(cid, options))) entries.push(entry)
+  for (const { cid } of extents)
+    for (const entry of parsePage(await store.readExtent(cid, options))) entries.push(entry)
   return entries
 }
 

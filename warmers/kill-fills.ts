@@ -16,7 +16,12 @@ const CONNECTIONS = 4
  * @param seed of the moments; @param kills how many; @param seconds about how long an unbroken fill takes
  * @throws when a byte is wrong, the fill is not finished in the end, or too much was fetched twice
  */
-export async function killFills(seed: number, kills: number, sizeBytes: number, seconds: number): Promise<{ wastedBytes: number }> {
+export async function killFills(
+  seed: number,
+  kills: number,
+  sizeBytes: number,
+  seconds: number,
+): Promise<{ wastedBytes: number }> {
   await using origin = await openOrigin()
   await using server = await origin.serve()
   await using folder = await temporaryFolder()
@@ -40,9 +45,19 @@ export async function killFills(seed: number, kills: number, sizeBytes: number, 
   server.requests.length = 0
   let killed = 0
   for (let run = 0; run <= kills; run++) {
-    const child = spawn(process.execPath, [join(import.meta.dirname, 'fill-process.ts'), data, server.url.href, root, String(sizeBytes / seconds)], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    })
+    const child = spawn(
+      process.execPath,
+      [
+        join(import.meta.dirname, 'fill-process.ts'),
+        data,
+        server.url.href,
+        root,
+        String(sizeBytes / seconds),
+      ],
+      {
+        stdio: ['ignore', 'pipe', 'inherit'],
+      },
+    )
     const exited = once(child, 'exit')
     let said = ''
     child.stdout.setEncoding('utf8').on('data', (text: string) => (said += text))
@@ -59,7 +74,8 @@ export async function killFills(seed: number, kills: number, sizeBytes: number, 
   {
     await using node = await openNode(origin.root, data)
     const items = await node.items('health/who')
-    for (const [path, bytes] of Object.entries(files)) expect(items[path]!.equals(Buffer.from(bytes as Uint8Array)), path).toBe(true)
+    for (const [path, bytes] of Object.entries(files))
+      expect(items[path]!.equals(Buffer.from(bytes as Uint8Array)), path).toBe(true)
   }
   const asked = server.requests.reduce((sum, request) => sum + askedFor(request), 0)
   const wastedBytes = asked - neededBytes

@@ -99,8 +99,19 @@ export class Lane {
     const { localAddress } = this.#options
     const connectMs = this.#options.connectMs()
     const { promise, resolve, reject } = Promise.withResolvers<Socket>()
-    const socket = connectTcp({ host: host.replace(/^\[|\]$/g, ''), port, noDelay: true, ...(localAddress ? { localAddress } : {}) })
-    const timer = setTimeout(() => socket.destroy(new EdgeError('UPSTREAM_STALLED', `${host}:${port}: no connection in ${connectMs} ms`)), connectMs)
+    const socket = connectTcp({
+      host: host.replace(/^\[|\]$/g, ''),
+      port,
+      noDelay: true,
+      ...(localAddress ? { localAddress } : {}),
+    })
+    const timer = setTimeout(
+      () =>
+        socket.destroy(
+          new EdgeError('UPSTREAM_STALLED', `${host}:${port}: no connection in ${connectMs} ms`),
+        ),
+      connectMs,
+    )
     this.#live.add(socket)
     socket.once('close', () => {
       this.#live.delete(socket)
@@ -132,7 +143,8 @@ async function tunnel(socket: Socket, proxy: URL, authority: string, ms: number)
     for (let byte = socket.read(1); byte; byte = socket.read(1)) {
       head += (byte as Buffer).toString('latin1')
       if (head.length > 16 * 1024) return reject(new Error('proxy: endless answer'))
-      if (head.endsWith('\r\n\r\n')) return /^HTTP\/1\.[01] 2\d\d/.test(head) ? resolve() : reject(refused(head))
+      if (head.endsWith('\r\n\r\n'))
+        return /^HTTP\/1\.[01] 2\d\d/.test(head) ? resolve() : reject(refused(head))
     }
   }
   const ended = () => reject(new Error('proxy: closed the connection'))

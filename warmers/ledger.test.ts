@@ -4,13 +4,32 @@ import { describe, expect, it } from 'vitest'
 import { openLedger } from './ledger.ts'
 import { temporaryFolder } from './testing.ts'
 
-const row = { link: 'fibre', window: '', dataset: 'health/who', source: 'http://o', reason: 'frame', bytesDown: 10, bytesUp: 1, requests: 1 }
+const row = {
+  link: 'fibre',
+  window: '',
+  dataset: 'health/who',
+  source: 'http://o',
+  reason: 'frame',
+  bytesDown: 10,
+  bytesUp: 1,
+  requests: 1,
+}
 
 describe('the ledger', () => {
   it('adds up to what was told, however it is grouped', () => {
     const text = fc.constantFrom('a', 'b', 'c')
     const some = fc.array(
-      fc.record({ link: text, window: text, dataset: text, source: text, reason: text, bytesDown: fc.nat(), bytesUp: fc.nat(), requests: fc.nat(9), at: fc.nat(1e8) }),
+      fc.record({
+        link: text,
+        window: text,
+        dataset: text,
+        source: text,
+        reason: text,
+        bytesDown: fc.nat(),
+        bytesUp: fc.nat(),
+        requests: fc.nat(9),
+        at: fc.nat(1e8),
+      }),
     )
     fc.assert(
       fc.property(some, rows => {
@@ -26,7 +45,9 @@ describe('the ledger', () => {
           expect(ledger.totalsBy(field).reduce((sum, total) => sum + total.bytesDown, 0)).toBe(bytesDown)
         }
         expect(ledger.totals({ link: 'a', reason: 'b' }).bytesUp).toBe(
-          rows.filter(({ link, reason }) => link === 'a' && reason === 'b').reduce((sum, { bytesUp }) => sum + bytesUp, 0),
+          rows
+            .filter(({ link, reason }) => link === 'a' && reason === 'b')
+            .reduce((sum, { bytesUp }) => sum + bytesUp, 0),
         )
       }),
       { numRuns: 50 },
@@ -40,7 +61,9 @@ describe('the ledger', () => {
       ledger.add(row)
     }
     using ledger = openLedger(join(folder.path, 'ledger.db'))
-    expect(ledger.rows({}, 10)).toEqual([{ since: '1970-01-01T02:00:00.000Z', ...row, bytesDown: 20, bytesUp: 2, requests: 2 }])
+    expect(ledger.rows({}, 10)).toEqual([
+      { since: '1970-01-01T02:00:00.000Z', ...row, bytesDown: 20, bytesUp: 2, requests: 2 },
+    ])
   })
 
   it('answers for a stretch of time', () => {

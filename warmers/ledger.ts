@@ -68,20 +68,35 @@ export function openLedger(path: string, now: () => number = Date.now): Ledger {
   const insert = database.prepare(`
     insert into wire_v1 values (?, ?, ?, ?, ?, ?, ?, ?, ?)
     on conflict do update set down = down + excluded.down, up = up + excluded.up, requests = requests + excluded.requests`)
-  const sums = 'coalesce(sum(down), 0) as bytesDown, coalesce(sum(up), 0) as bytesUp, coalesce(sum(requests), 0) as requests'
+  const sums =
+    'coalesce(sum(down), 0) as bytesDown, coalesce(sum(up), 0) as bytesUp, coalesce(sum(requests), 0) as requests'
 
   return {
     add({ link, window, dataset, source, reason, bytesDown, bytesUp, requests }) {
-      insert.run(Math.floor(now() / HOUR_MS), link, window, dataset, source, reason, bytesDown, bytesUp, requests)
+      insert.run(
+        Math.floor(now() / HOUR_MS),
+        link,
+        window,
+        dataset,
+        source,
+        reason,
+        bytesDown,
+        bytesUp,
+        requests,
+      )
     },
     totals(query = {}) {
       const { where, values } = conditionsOf(query)
-      return { ...database.prepare(`select ${sums} from wire_v1 ${where}`).get(...values) } as unknown as LedgerTotals
+      return {
+        ...database.prepare(`select ${sums} from wire_v1 ${where}`).get(...values),
+      } as unknown as LedgerTotals
     },
     totalsBy(field, query = {}) {
       if (!FIELDS.includes(field)) throw new TypeError(`no such field: ${field}`)
       const { where, values } = conditionsOf(query)
-      const rows = database.prepare(`select ${field} as key, ${sums} from wire_v1 ${where} group by 1 order by 2 desc, 1`)
+      const rows = database.prepare(
+        `select ${field} as key, ${sums} from wire_v1 ${where} group by 1 order by 2 desc, 1`,
+      )
       return rows.all(...values).map(row => ({ ...row })) as unknown as (LedgerTotals & { key: string })[]
     },
     rows(query, limit) {

@@ -9,11 +9,18 @@ const DAYS = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] as const
 const Bytes = z.number().int().positive()
 
 const WindowSettings = z.strictObject({
-  name: z.string().regex(/^[\w.-]{1,40}$/).optional(),
+  name: z
+    .string()
+    .regex(/^[\w.-]{1,40}$/)
+    .optional(),
   /** All days when absent. */
   days: z.array(z.enum(DAYS)).nonempty().optional(),
   start: z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'HH:MM is needed'),
-  minutes: z.number().int().positive().max(7 * 24 * 60),
+  minutes: z
+    .number()
+    .int()
+    .positive()
+    .max(7 * 24 * 60),
   /** IANA name. */
   timeZone: z.string().refine(isTimeZone, 'not a time zone, such as Africa/Nairobi'),
   /** Down and up, each time the window is open. */
@@ -50,7 +57,10 @@ export function parseLinks(value: unknown): readonly LinkSettings[] {
   const parsed = z
     .array(LinkSettings)
     .nonempty()
-    .refine(links => new Set(links.map(({ name }) => name)).size === links.length, 'two links have the same name')
+    .refine(
+      links => new Set(links.map(({ name }) => name)).size === links.length,
+      'two links have the same name',
+    )
     .safeParse(value)
   if (parsed.success) return parsed.data
   const problems = parsed.error.issues.map(({ path, message }) => `links.${path.join('.')}: ${message}`)

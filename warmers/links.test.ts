@@ -54,14 +54,24 @@ describe('choosing a link', () => {
 
   it('leaves a link whose bytes are used up, and says why', () => {
     const capped = { ...fibre, bytesPerMonthMax: 1000 }
-    const { of, links } = chooser([capped, lte], { inWindow: () => 0, inMonth: link => (link === 'fibre' ? 1000 : 0) })
+    const { of, links } = chooser([capped, lte], {
+      inWindow: () => 0,
+      inMonth: link => (link === 'fibre' ? 1000 : 0),
+    })
     for (const name of ['fibre', 'lte']) links.report(name, true, 0)
     expect(of(RETURN_MS)).toBe('lte')
-    expect(links.states(0)[0]).toMatchObject({ usable: false, bytesLeft: 0, why: "the month's bytes are used up" })
+    expect(links.states(0)[0]).toMatchObject({
+      usable: false,
+      bytesLeft: 0,
+      why: "the month's bytes are used up",
+    })
   })
 
   it('keeps to windows', () => {
-    const night = { ...fibre, windows: [{ start: '01:00', minutes: 60, timeZone: 'UTC', bytesMax: 500 }] } as LinkSettings
+    const night = {
+      ...fibre,
+      windows: [{ start: '01:00', minutes: 60, timeZone: 'UTC', bytesMax: 500 }],
+    } as LinkSettings
     const { of, links } = chooser([night, lte], { inWindow: () => 200, inMonth: () => 0 })
     for (const name of ['fibre', 'lte']) links.report(name, true, 0)
     expect(of(30 * 60_000)).toBe('lte')

@@ -56,9 +56,20 @@ export class LinkChooser {
       const health = this.#health.get(link.name) ?? { up: false, sinceMs: nowMs, failures: 0 }
       const window = windowAt(link, nowMs)
       const inWindow = window ? window.bytesMax - this.#spent.inWindow(window) : 0
-      const inMonth = link.bytesPerMonthMax === undefined ? Infinity : link.bytesPerMonthMax - this.#spent.inMonth(link.name, nowMs)
+      const inMonth =
+        link.bytesPerMonthMax === undefined
+          ? Infinity
+          : link.bytesPerMonthMax - this.#spent.inMonth(link.name, nowMs)
       const bytesLeft = Math.max(0, Math.min(inWindow, inMonth))
-      const why = !window ? 'outside its windows' : !health.up ? 'does not answer' : inWindow <= 0 ? "the window's bytes are used up" : inMonth <= 0 ? "the month's bytes are used up" : ''
+      const why = !window
+        ? 'outside its windows'
+        : !health.up
+          ? 'does not answer'
+          : inWindow <= 0
+            ? "the window's bytes are used up"
+            : inMonth <= 0
+              ? "the month's bytes are used up"
+              : ''
       return { link, up: health.up, sinceMs: health.sinceMs, window, bytesLeft, usable: why === '', why }
     })
   }
@@ -68,9 +79,13 @@ export class LinkChooser {
     const usable = this.states(nowMs).filter(state => state.usable)
     const before = usable.find(({ link }) => link.name === this.#chosen)
     const better = usable.filter(
-      ({ link, sinceMs }) => !before || (link.costPerGiB < before.link.costPerGiB && nowMs - sinceMs >= RETURN_MS),
+      ({ link, sinceMs }) =>
+        !before || (link.costPerGiB < before.link.costPerGiB && nowMs - sinceMs >= RETURN_MS),
     )
-    const best = better.reduce((found, state) => (state.link.costPerGiB < found.link.costPerGiB ? state : found), before ?? better[0]!)
+    const best = better.reduce(
+      (found, state) => (state.link.costPerGiB < found.link.costPerGiB ? state : found),
+      before ?? better[0]!,
+    )
     this.#chosen = best?.link.name
     return best as (LinkState & { window: ContactWindow }) | undefined
   }
@@ -80,12 +95,21 @@ export class LinkChooser {
  * Milliseconds until the host accepts a connection by this link: costs no payload at all.
  * @throws the socket's error; when it takes longer than `timeoutMs`
  */
-export async function probeLink(url: URL, { localAddress }: Pick<LinkSettings, 'localAddress'>, timeoutMs: number, { signal }: Abortable): Promise<number> {
+export async function probeLink(
+  url: URL,
+  { localAddress }: Pick<LinkSettings, 'localAddress'>,
+  timeoutMs: number,
+  { signal }: Abortable,
+): Promise<number> {
   signal.throwIfAborted()
   const port = Number(url.port) || (url.protocol === 'https:' ? 443 : 80)
   const { promise, resolve, reject } = Promise.withResolvers<void>()
   const since = performance.now()
-  const socket = connect({ host: url.hostname.replace(/^\[|\]$/g, ''), port, ...(localAddress ? { localAddress } : {}) })
+  const socket = connect({
+    host: url.hostname.replace(/^\[|\]$/g, ''),
+    port,
+    ...(localAddress ? { localAddress } : {}),
+  })
   const timer = setTimeout(() => reject(new Error(`no answer in ${timeoutMs} ms`)), timeoutMs)
   const abort = () => reject(signal.reason as Error)
   signal.addEventListener('abort', abort, { once: true })

@@ -13,7 +13,11 @@ export function openLocalQueue(): FillQueue {
   }
 }
 
-export async function drainLocally(board: BatchBoard, { concurrency }: Pick<Work, 'concurrency'>, options: Abortable): Promise<void> {
+export async function drainLocally(
+  board: BatchBoard,
+  { concurrency }: Pick<Work, 'concurrency'>,
+  options: Abortable,
+): Promise<void> {
   const executor = async () => {
     while (board.open > 0) {
       options.signal.throwIfAborted()

@@ -7,7 +7,11 @@ import { openOnDemand } from './on-demand.ts'
 import { openNode, openOrigin, signal, type Files } from './test-world.ts'
 
 const MIB = 1024 * 1024
-const FILES: Files = { 'film.mp4': bytesOf('film', 12 * MIB), 'other.mp4': bytesOf('other', 5 * MIB), 'note.txt': 'a note' }
+const FILES: Files = {
+  'film.mp4': bytesOf('film', 12 * MIB),
+  'other.mp4': bytesOf('other', 5 * MIB),
+  'note.txt': 'a note',
+}
 
 /** A node that knows the catalog of bulk content and has nothing of it. */
 async function world() {
@@ -20,14 +24,28 @@ async function world() {
   await node.fill([upstream], { limits: { priorityMax: 2 } })
   const stop = new AbortController()
   const allowed = { fetch: true }
-  const onDemand = openOnDemand({ ...node.request([upstream]), mayFetch: () => allowed.fetch, signal: stop.signal })
+  const onDemand = openOnDemand({
+    ...node.request([upstream]),
+    mayFetch: () => allowed.fetch,
+    signal: stop.signal,
+  })
   const manifest = node.releases.releases()[0]!.current!
   const entries = await readCatalog(node.store, manifest, { signal })
   const extentsHere = (path: string) => {
     const { root, sizeBytes } = entries.find(entry => entry.path === path)!
     return (extentsOf(node.store, root, sizeBytes) ?? []).map(({ cid }) => node.store.has(cid))
   }
-  return { node, upstream, server, onDemand, allowed, entries, extentsHere, stop, [Symbol.asyncDispose]: () => stack.disposeAsync() }
+  return {
+    node,
+    upstream,
+    server,
+    onDemand,
+    allowed,
+    entries,
+    extentsHere,
+    stop,
+    [Symbol.asyncDispose]: () => stack.disposeAsync(),
+  }
 }
 
 describe('on demand', () => {
@@ -44,7 +62,9 @@ describe('on demand', () => {
   it('forty who ask for the same cost one fetch', async () => {
     await using at = await world()
     const before = at.upstream.wire.bytesDown
-    await Promise.all(Array.from({ length: 40 }, () => at.onDemand.bring('media/films', 'other.mp4', { signal })))
+    await Promise.all(
+      Array.from({ length: 40 }, () => at.onDemand.bring('media/films', 'other.mp4', { signal })),
+    )
     await expect.poll(() => at.extentsHere('other.mp4').every(Boolean), { timeout: 10_000 }).toBe(true)
     expect(at.upstream.wire.bytesDown - before).toBeLessThan(5.2 * MIB)
   })
@@ -72,11 +92,17 @@ describe('on demand', () => {
   it('says when it may not, or cannot', async () => {
     await using at = await world()
     at.allowed.fetch = false
-    await expect(at.onDemand.bring('media/films', 'film.mp4', { signal })).rejects.toMatchObject({ code: 'ITEM_ABSENT' })
+    await expect(at.onDemand.bring('media/films', 'film.mp4', { signal })).rejects.toMatchObject({
+      code: 'ITEM_ABSENT',
+    })
     at.allowed.fetch = true
-    await expect(at.onDemand.bring('media/films', 'no such thing', { signal })).rejects.toMatchObject({ code: 'ITEM_ABSENT' })
+    await expect(at.onDemand.bring('media/films', 'no such thing', { signal })).rejects.toMatchObject({
+      code: 'ITEM_ABSENT',
+    })
     await at.server[Symbol.asyncDispose]()
-    await expect(at.onDemand.bring('media/films', 'film.mp4', { signal })).rejects.toMatchObject({ code: 'UPSTREAM_UNREACHABLE' })
+    await expect(at.onDemand.bring('media/films', 'film.mp4', { signal })).rejects.toMatchObject({
+      code: 'UPSTREAM_UNREACHABLE',
+    })
   })
 
   it('a damaged extent is healed from the upstream', async () => {
@@ -93,7 +119,9 @@ describe('on demand', () => {
     const buffer = Buffer.alloc(chunk.sizeBytes)
     expect(() => at.node.store.readChunkInto(extent!.cid, 0, chunk, buffer)).toThrow()
     const healed = await at.node.store.healChunk(extent!.cid, 0, chunk, { signal })
-    expect(healed.equals(Buffer.from(FILES['other.mp4'] as Uint8Array).subarray(0, chunk.sizeBytes))).toBe(true)
+    expect(healed.equals(Buffer.from(FILES['other.mp4'] as Uint8Array).subarray(0, chunk.sizeBytes))).toBe(
+      true,
+    )
   })
 })
 

@@ -41,7 +41,10 @@ export function openOnDemand(tools: OnDemandTools): OnDemand {
 class Bringer implements OnDemand {
   readonly name = 'upstream'
   readonly #tools: OnDemandTools
-  readonly #prepared = new Map<string, { readonly made: Promise<Prepared | undefined>; readonly revision: number; readonly untilMs: number }>()
+  readonly #prepared = new Map<
+    string,
+    { readonly made: Promise<Prepared | undefined>; readonly revision: number; readonly untilMs: number }
+  >()
   readonly #flights = new Map<string, Flight>()
   readonly #packs = new LRUCache<string, Promise<OpenSource>>({ max: PACKS_MAX })
 
@@ -50,7 +53,8 @@ class Bringer implements OnDemand {
   }
 
   async bring(dataset: string, path: string, { signal }: Abortable): Promise<void> {
-    if (!this.#tools.mayFetch()) throw new EdgeError('ITEM_ABSENT', `${dataset}/${path}: no link may be used for it now`)
+    if (!this.#tools.mayFetch())
+      throw new EdgeError('ITEM_ABSENT', `${dataset}/${path}: no link may be used for it now`)
     const key = `${dataset}\n${path}`
     let flight = this.#flights.get(key)
     if (!flight) {
@@ -86,12 +90,25 @@ class Bringer implements OnDemand {
       this.#prepared.delete(dataset) // what is missing has changed since
       const prepared = await this.#prepare(dataset)
       const wants = prepared?.wants.filter(want => want.why === path) ?? []
-      if (!prepared || wants.length === 0) throw new EdgeError('ITEM_ABSENT', `${dataset}/${path}: nothing of it can be fetched`)
+      if (!prepared || wants.length === 0)
+        throw new EdgeError('ITEM_ABSENT', `${dataset}/${path}: nothing of it can be fetched`)
       const { batches, unobtainable } = this.#plan(prepared, wants)
-      if (batches.length === 0) throw new EdgeError('ITEM_ABSENT', `${dataset}/${path}: no source has ${unobtainable.length} extents of it`)
+      if (batches.length === 0)
+        throw new EdgeError(
+          'ITEM_ABSENT',
+          `${dataset}/${path}: no source has ${unobtainable.length} extents of it`,
+        )
       const inOrder = batches.toSorted((a, b) => orderOf(a.steps) - orderOf(b.steps))
       for (const batch of inOrder) {
-        await runBatch(batch, { ...this.#tools, urgent: true, onProgress: ({ contentBytes }) => contentBytes > 0 && flight.tell() }, { signal })
+        await runBatch(
+          batch,
+          {
+            ...this.#tools,
+            urgent: true,
+            onProgress: ({ contentBytes }) => contentBytes > 0 && flight.tell(),
+          },
+          { signal },
+        )
         flight.tell()
       }
       flight.end()
@@ -100,7 +117,12 @@ class Bringer implements OnDemand {
     }
   }
 
-  async #extentOf({ dataset, revision }: Manifest, pack: OpenSource, cid: Cid, options: Abortable): Promise<Uint8Array | undefined> {
+  async #extentOf(
+    { dataset, revision }: Manifest,
+    pack: OpenSource,
+    cid: Cid,
+    options: Abortable,
+  ): Promise<Uint8Array | undefined> {
     const { store } = this.#tools
     let found: Uint8Array | undefined
     const want: Want = { cid, sizeBytes: 0, rule: 'fastcdc-v1', priority: 0, step: 0, order: 0, why: 'heal' }
@@ -126,10 +148,16 @@ class Bringer implements OnDemand {
     return opened
   }
 
-  #plan({ dataset, revision, sources }: Pick<Prepared, 'dataset' | 'revision' | 'sources'>, wants: readonly Want[]) {
+  #plan(
+    { dataset, revision, sources }: Pick<Prepared, 'dataset' | 'revision' | 'sources'>,
+    wants: readonly Want[],
+  ) {
     const { store, staged, upstreams, requestBytes } = this.#tools
     return planFill({
-      dataset, revision, wants, sources,
+      dataset,
+      revision,
+      wants,
+      sources,
       holds: cid => store.has(cid),
       staged: path => staged.spans(path),
       cost: upstreams[0]!.cost,
@@ -143,18 +171,23 @@ class Bringer implements OnDemand {
     const revision = (release?.next ?? release?.current)?.revision ?? 0
     const known = this.#prepared.get(dataset)
     if (known && known.revision === revision && known.untilMs > performance.now()) return known.made
-    const made = prepareDataset(dataset, this.#tools, { signal: this.#tools.signal }).catch((error: unknown) => {
-      this.#prepared.delete(dataset)
-      if (!isEdgeError(error)) throw error
-      return undefined
-    })
+    const made = prepareDataset(dataset, this.#tools, { signal: this.#tools.signal }).catch(
+      (error: unknown) => {
+        this.#prepared.delete(dataset)
+        if (!isEdgeError(error)) throw error
+        return undefined
+      },
+    )
     this.#prepared.set(dataset, { made, revision, untilMs: performance.now() + KEPT_MS })
     return made
   }
 }
 
 function orderOf(steps: readonly { readonly wants: readonly Want[] }[]): number {
-  return steps.reduce((least, { wants }) => wants.reduce((order, want) => Math.min(order, want.order), least), Infinity)
+  return steps.reduce(
+    (least, { wants }) => wants.reduce((order, want) => Math.min(order, want.order), least),
+    Infinity,
+  )
 }
 
 /** Progress that several wait for, each until the next step. */

@@ -130,7 +130,10 @@ class Links implements OpenLinks {
       if (left <= 0) close(`${link.name}: the bytes of this window or month are used up`)
     }
     const endMs = window.endMs - this.#now()
-    const timer = endMs < TIMER_MS_MAX ? setTimeout(() => close(`${link.name}: the window ${window.id} has ended`), endMs) : undefined
+    const timer =
+      endMs < TIMER_MS_MAX
+        ? setTimeout(() => close(`${link.name}: the window ${window.id} has ended`), endMs)
+        : undefined
     return {
       link: link.name,
       window,
@@ -162,13 +165,20 @@ class Links implements OpenLinks {
   bytesLeftIn(window: ContactWindow): number {
     const { ledger, links } = this.#options
     const month = links.find(({ name }) => name === window.link)?.bytesPerMonthMax ?? Infinity
-    const inMonth = month === Infinity ? Infinity : month - bytesOf(ledger.totals({ link: window.link, sinceMs: monthStart(window.startMs) }))
+    const inMonth =
+      month === Infinity
+        ? Infinity
+        : month - bytesOf(ledger.totals({ link: window.link, sinceMs: monthStart(window.startMs) }))
     const inWindow = window.id === '' ? 0 : bytesOf(ledger.totals({ window: window.id, link: window.link }))
     return Math.max(0, Math.min(window.bytesMax - inWindow, inMonth))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([...this.#lines.values()].flatMap(({ upstreams }) => upstreams.map(upstream => upstream[Symbol.asyncDispose]())))
+    await Promise.all(
+      [...this.#lines.values()].flatMap(({ upstreams }) =>
+        upstreams.map(upstream => upstream[Symbol.asyncDispose]()),
+      ),
+    )
   }
 
   /** A link is up when somebody at the other end answers. A folder is always there to be asked. */
@@ -190,7 +200,11 @@ interface Line {
   rate(): number | undefined
 }
 
-function openLine(link: LinkSettings, { urls, ledger, connectionsMax, stall }: LinksOptions, nowMs: () => number): Line {
+function openLine(
+  link: LinkSettings,
+  { urls, ledger, connectionsMax, stall }: LinksOptions,
+  nowMs: () => number,
+): Line {
   const pace = openPace({
     bytesPerSecondMax: link.bytesPerSecondMax ?? Infinity,
     shared: link.shared,
@@ -212,7 +226,10 @@ function openLine(link: LinkSettings, { urls, ledger, connectionsMax, stall }: L
   const upstreams = urls.map(url => {
     const upstream: Upstream =
       url.protocol === 'file:'
-        ? openFileUpstream(url, onWire(() => upstream.name))
+        ? openFileUpstream(
+            url,
+            onWire(() => upstream.name),
+          )
         : openHttpUpstream(url, {
             onWire: onWire(() => upstream.name),
             connectionsMax,

@@ -7,7 +7,11 @@ const signal = new AbortController().signal
 function link(bytesPerSecond: number, options: Partial<PaceOptions> = {}) {
   const clock = { ms: 0 }
   const pace = openPace({
-    bytesPerSecondMax: Infinity, shared: true, nowMs: () => clock.ms, wait: async ms => void (clock.ms += ms), ...options,
+    bytesPerSecondMax: Infinity,
+    shared: true,
+    nowMs: () => clock.ms,
+    wait: async ms => void (clock.ms += ms),
+    ...options,
   })
   let queue = 0
   let last = 0
@@ -26,7 +30,14 @@ function link(bytesPerSecond: number, options: Partial<PaceOptions> = {}) {
     }
     return ours / seconds
   }
-  return { pace, run, clock, get queueMs() { return (queue / bytesPerSecond) * 1000 } }
+  return {
+    pace,
+    run,
+    clock,
+    get queueMs() {
+      return (queue / bytesPerSecond) * 1000
+    },
+  }
 }
 
 describe('the pace of a link', () => {
@@ -62,8 +73,11 @@ describe('the pace of a link', () => {
   it('ends a wait when told to', async () => {
     const stop = new AbortController()
     const pace = openPace({
-      bytesPerSecondMax: 10, shared: false, nowMs: () => 0,
-      wait: (_, waiting) => new Promise((_resolve, reject) => waiting.addEventListener('abort', () => reject(waiting.reason))),
+      bytesPerSecondMax: 10,
+      shared: false,
+      nowMs: () => 0,
+      wait: (_, waiting) =>
+        new Promise((_resolve, reject) => waiting.addEventListener('abort', () => reject(waiting.reason))),
     })
     const spending = pace.spend(1000, stop.signal)
     stop.abort(new Error('closed'))

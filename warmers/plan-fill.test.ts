@@ -10,14 +10,22 @@ const cidOf = (n: number): Cid => rawCidOf(sha256Of(`extent ${n}`))
 const cost = { downBytes: 240, upBytes: 80, connectDownBytes: 0, connectUpBytes: 0 }
 
 interface World {
-  readonly extents: readonly { size: number; wanted: boolean; patch: number | null; based: boolean; priority: number }[]
+  readonly extents: readonly {
+    size: number
+    wanted: boolean
+    patch: number | null
+    based: boolean
+    priority: number
+  }[]
   readonly perFrame: number
   readonly perPart: number
   readonly staged: readonly Span[]
   readonly batchBytes: number
 }
 
-const someSpans = fc.array(fc.record({ offset: fc.nat(5000), length: fc.nat(3000) }), { maxLength: 6 }).map(spans => joined(spans))
+const someSpans = fc
+  .array(fc.record({ offset: fc.nat(5000), length: fc.nat(3000) }), { maxLength: 6 })
+  .map(spans => joined(spans))
 const someWorld: fc.Arbitrary<World> = fc.record({
   extents: fc.array(
     fc.record({
@@ -76,7 +84,19 @@ function worldOf({ extents, perFrame, perPart, staged, batchBytes }: World): Pla
   }
   const based = new Set(extents.flatMap(({ based }, n) => (based ? [cidOf(1000 + n)] : [])))
   const wants = extents.flatMap(({ wanted, size, priority }, n): Want[] =>
-    wanted ? [{ cid: cidOf(n), sizeBytes: size, rule: 'fastcdc-v1', priority: priority as 0, step: 0, order: n, why: `item ${n}` }] : [],
+    wanted
+      ? [
+          {
+            cid: cidOf(n),
+            sizeBytes: size,
+            rule: 'fastcdc-v1',
+            priority: priority as 0,
+            step: 0,
+            order: n,
+            why: `item ${n}`,
+          },
+        ]
+      : [],
   )
   return {
     dataset: 'health/who',
@@ -96,7 +116,9 @@ describe('a plan', () => {
     fc.assert(
       fc.property(someWorld.map(worldOf), input => {
         const plan = planFill(input)
-        const brought = plan.batches.flatMap(batch => batch.steps.flatMap(step => step.wants.map(({ cid }) => cid)))
+        const brought = plan.batches.flatMap(batch =>
+          batch.steps.flatMap(step => step.wants.map(({ cid }) => cid)),
+        )
         expect(brought.toSorted()).toEqual(input.wants.map(({ cid }) => cid).toSorted())
         expect(plan.unobtainable).toEqual([])
         expect(plan.contentBytes).toBe(input.wants.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0))
@@ -111,10 +133,14 @@ describe('a plan', () => {
           const needed = without(joined(batch.steps.map(({ span }) => span)), input.staged(batch.path))
           expect(without(needed, batch.requests)).toEqual([])
           expect(bytesOf(joined(batch.requests))).toBe(bytesOf(batch.requests))
-          expect(Math.max(0, ...batch.requests.map(({ length }) => length))).toBeLessThanOrEqual(input.requestBytes)
+          expect(Math.max(0, ...batch.requests.map(({ length }) => length))).toBeLessThanOrEqual(
+            input.requestBytes,
+          )
           const wire = batch.requests.map(span => wireOf(cost, batch.path, span, batch.fileBytes))
           expect(batch.wire.down).toBe(wire.reduce((sum, { down }) => sum + down, 0))
-          expect(bytesOf(batch.requests) - bytesOf(needed)).toBeLessThanOrEqual(batch.requests.length === 0 ? 0 : 320 * batch.steps.length)
+          expect(bytesOf(batch.requests) - bytesOf(needed)).toBeLessThanOrEqual(
+            batch.requests.length === 0 ? 0 : 320 * batch.steps.length,
+          )
         }
       }),
     )
@@ -160,18 +186,35 @@ describe('a plan', () => {
   it('is the same for the same input, names included', () => {
     fc.assert(
       fc.property(someWorld, world => {
-        expect(planFill(worldOf(world)).batches.map(({ id }) => id)).toEqual(planFill(worldOf(world)).batches.map(({ id }) => id))
+        expect(planFill(worldOf(world)).batches.map(({ id }) => id)).toEqual(
+          planFill(worldOf(world)).batches.map(({ id }) => id),
+        )
       }),
     )
   })
 
   it('says what nobody has', () => {
-    const input = worldOf({ extents: [{ size: 9, wanted: true, patch: null, based: false, priority: 0 }], perFrame: 1, perPart: 1, staged: [], batchBytes: 99 })
-    expect(planFill({ ...input, sources: [] })).toMatchObject({ batches: [], unobtainable: [{ cid: cidOf(0) }] })
+    const input = worldOf({
+      extents: [{ size: 9, wanted: true, patch: null, based: false, priority: 0 }],
+      perFrame: 1,
+      perPart: 1,
+      staged: [],
+      batchBytes: 99,
+    })
+    expect(planFill({ ...input, sources: [] })).toMatchObject({
+      batches: [],
+      unobtainable: [{ cid: cidOf(0) }],
+    })
   })
 
   it('plans 10,000 changed items in well under 2 s', () => {
-    const extents = Array.from({ length: 10_000 }, () => ({ size: 900, wanted: true, patch: 100, based: true, priority: 1 }))
+    const extents = Array.from({ length: 10_000 }, () => ({
+      size: 900,
+      wanted: true,
+      patch: 100,
+      based: true,
+      priority: 1,
+    }))
     const input = worldOf({ extents, perFrame: 5, perPart: 100, staged: [], batchBytes: 2 ** 20 })
     const since = performance.now()
     expect(planFill(input).contentBytes).toBe(9_000_000)
@@ -186,10 +229,14 @@ function bestOfAll(input: PlanInput): number {
     const part = delta.bundleOf(cid)
     return part?.bases.every(base => input.holds(base)) ? part : undefined
   }
-  const parts = [...new Map(input.wants.flatMap(({ cid }) => usable(cid) ?? []).map(part => [part.index, part])).values()]
+  const parts = [
+    ...new Map(input.wants.flatMap(({ cid }) => usable(cid) ?? []).map(part => [part.index, part])).values(),
+  ]
   let best = Infinity
   for (let set = 0; set < 2 ** parts.length; set++) {
-    const taken = new Map(parts.filter((_, at) => set & (1 << at)).map(part => [part.index, part.span.length]))
+    const taken = new Map(
+      parts.filter((_, at) => set & (1 << at)).map(part => [part.index, part.span.length]),
+    )
     const frames = new Map<number, number>()
     for (const { cid } of input.wants) {
       const part = usable(cid)
@@ -197,13 +244,17 @@ function bestOfAll(input: PlanInput): number {
       const frame = pack.bundleOf(cid)!
       frames.set(frame.index, frame.span.length)
     }
-    best = Math.min(best, [...taken.values(), ...frames.values()].reduce((sum, bytes) => sum + bytes, 0))
+    best = Math.min(
+      best,
+      [...taken.values(), ...frames.values()].reduce((sum, bytes) => sum + bytes, 0),
+    )
   }
   return best
 }
 
 describe('spans', () => {
-  const setOf = (spans: readonly Span[]) => new Set(spans.flatMap(({ offset, length }) => Array.from({ length }, (_, i) => offset + i)))
+  const setOf = (spans: readonly Span[]) =>
+    new Set(spans.flatMap(({ offset, length }) => Array.from({ length }, (_, i) => offset + i)))
 
   it('are what sets of bytes are', () => {
     const spans = fc.array(fc.record({ offset: fc.nat(60), length: fc.nat(15) }), { maxLength: 8 })

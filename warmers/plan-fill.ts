@@ -49,7 +49,12 @@ export interface Source {
    * @param stored the bytes of the bundle's span.
    * @throws EdgeError `PACK_INVALID`, `DELTA_INVALID`, `DELTA_BASE_ABSENT`
    */
-  extentsOf(index: number, stored: Uint8Array, cids: readonly Cid[], readBase: ReadBase): AsyncIterable<BundledExtent>
+  extentsOf(
+    index: number,
+    stored: Uint8Array,
+    cids: readonly Cid[],
+    readBase: ReadBase,
+  ): AsyncIterable<BundledExtent>
 }
 
 export interface BundledExtent {
@@ -141,7 +146,11 @@ export function planFill(input: PlanInput): FillPlan {
     dataset: input.dataset,
     revision: input.revision,
     batches,
-    wire: { down: sum(batch => batch.wire.down), up: sum(batch => batch.wire.up), requests: sum(batch => batch.requests.length) },
+    wire: {
+      down: sum(batch => batch.wire.down),
+      up: sum(batch => batch.wire.up),
+      requests: sum(batch => batch.requests.length),
+    },
     contentBytes: sum(batch => batch.contentBytes),
     unobtainable,
   }
@@ -167,7 +176,10 @@ function chooseSteps(input: PlanInput, wants: readonly Want[]): { steps: Step[];
   })
   const taken = cheapest([...bundles.values()], choicesOf)
   for (const [at, want] of wants.entries()) {
-    const best = choicesOf[at]!.filter(choice => taken.has(choice)).reduce<Choice | undefined>(preferred, undefined)
+    const best = choicesOf[at]!.filter(choice => taken.has(choice)).reduce<Choice | undefined>(
+      preferred,
+      undefined,
+    )
     best?.wants.push(want)
   }
   return { steps: [...taken].filter(choice => choice.wants.length > 0), unobtainable }
@@ -205,18 +217,25 @@ function priceOf(taken: ReadonlySet<Choice>): number {
   return bytes
 }
 
-function improved(bundles: readonly Choice[], choicesOf: readonly (readonly Choice[])[], taken: Set<Choice>): Set<Choice> {
+function improved(
+  bundles: readonly Choice[],
+  choicesOf: readonly (readonly Choice[])[],
+  taken: Set<Choice>,
+): Set<Choice> {
   const ROUNDS_MAX = 4
   for (const choices of choicesOf) {
     if (choices.length > 0 && !choices.some(choice => taken.has(choice))) taken.add(smallest(choices))
   }
   const extentsOf = new Map<Choice, number[]>(bundles.map(bundle => [bundle, []]))
-  for (const [extent, choices] of choicesOf.entries()) for (const choice of choices) extentsOf.get(choice)!.push(extent)
+  for (const [extent, choices] of choicesOf.entries())
+    for (const choice of choices) extentsOf.get(choice)!.push(extent)
   for (let round = 0, isBetter = true; isBetter && round < ROUNDS_MAX; round++) {
     isBetter = false
     for (const bundle of bundles.toSorted((a, b) => b.bytes - a.bytes)) {
       if (!taken.has(bundle)) continue
-      const orphans = extentsOf.get(bundle)!.filter(extent => choicesOf[extent]!.every(choice => choice === bundle || !taken.has(choice)))
+      const orphans = extentsOf
+        .get(bundle)!
+        .filter(extent => choicesOf[extent]!.every(choice => choice === bundle || !taken.has(choice)))
       const instead = coverOf(orphans, choicesOf, bundle)
       if (!instead || priceOf(instead) >= bundle.bytes) continue
       taken.delete(bundle)
@@ -228,7 +247,11 @@ function improved(bundles: readonly Choice[], choicesOf: readonly (readonly Choi
 }
 
 /** What else has these extents; undefined when nothing has one of them. */
-function coverOf(extents: readonly number[], choicesOf: readonly (readonly Choice[])[], except: Choice): Set<Choice> | undefined {
+function coverOf(
+  extents: readonly number[],
+  choicesOf: readonly (readonly Choice[])[],
+  except: Choice,
+): Set<Choice> | undefined {
   const cover = new Set<Choice>()
   for (const extent of extents) {
     const others = choicesOf[extent]!.filter(choice => choice !== except)
@@ -257,7 +280,8 @@ function batchesOf(input: PlanInput, steps: readonly Step[]): Batch[] {
     let size = { wire: 0, content: 0 }
     for (const step of group) {
       const more = { wire: size.wire + step.span.length, content: size.content + contentOf([step]) }
-      const isFull = more.wire > input.batchBytes || more.content > CONTENT_BYTES_MAX || open.length >= STEPS_MAX
+      const isFull =
+        more.wire > input.batchBytes || more.content > CONTENT_BYTES_MAX || open.length >= STEPS_MAX
       if (open.length > 0 && isFull) {
         batches.push(batchOf(input, open))
         open = []
@@ -276,14 +300,19 @@ function batchOf(input: PlanInput, steps: readonly Step[]): Batch {
   const { cost } = input
   const lacking = without(joined(steps.map(({ span }) => span)), input.staged(path))
   // fetching a gap may be cheaper than asking twice
-  const requests = joined(lacking, cost.downBytes + cost.upBytes).flatMap(span => cut(span, input.requestBytes))
+  const requests = joined(lacking, cost.downBytes + cost.upBytes).flatMap(span =>
+    cut(span, input.requestBytes),
+  )
   const wire = requests
     .map(span => wireOf(cost, path, span, fileBytes))
     .reduce((sum, { down, up }) => ({ down: sum.down + down, up: sum.up + up }), { down: 0, up: 0 })
   const priority = priorityOf(steps)
   const { dataset, revision } = input
   return {
-    id: sha256Of([path, ...steps.map(step => step.wants.map(({ cid }) => cid).join(' '))].join('\n')).slice(0, 32),
+    id: sha256Of([path, ...steps.map(step => step.wants.map(({ cid }) => cid).join(' '))].join('\n')).slice(
+      0,
+      32,
+    ),
     dataset,
     revision,
     priority,

@@ -14,7 +14,12 @@ export interface DatasetPlan {
   /** Bytes of content that will be here afterwards and are not now. */
   readonly contentBytes: number
   readonly wire: WireBytes
-  readonly byReason: Readonly<Record<Batch['reason'], { readonly extents: number; readonly contentBytes: number; readonly down: number }>>
+  readonly byReason: Readonly<
+    Record<
+      Batch['reason'],
+      { readonly extents: number; readonly contentBytes: number; readonly down: number }
+    >
+  >
   /** Extents that no source has. */
   readonly unobtainable: number
 }
@@ -30,7 +35,11 @@ export interface PlanReport {
   readonly spent: WireBytes
 }
 
-export function planReport(plans: readonly FillPlan[], idle: { down: number; up: number } | undefined, spent: WireBytes): PlanReport {
+export function planReport(
+  plans: readonly FillPlan[],
+  idle: { down: number; up: number } | undefined,
+  spent: WireBytes,
+): PlanReport {
   const datasets = plans.map(datasetPlan)
   const refresh = { down: idle?.down ?? 0, up: idle?.up ?? 0, requests: idle ? 2 : 0 }
   return {
@@ -42,7 +51,14 @@ export function planReport(plans: readonly FillPlan[], idle: { down: number; up:
   }
 }
 
-function datasetPlan({ dataset, revision, batches, wire, contentBytes, unobtainable }: FillPlan): DatasetPlan {
+function datasetPlan({
+  dataset,
+  revision,
+  batches,
+  wire,
+  contentBytes,
+  unobtainable,
+}: FillPlan): DatasetPlan {
   const none = () => ({ extents: 0, contentBytes: 0, down: 0 })
   const byReason = { catalog: none(), delta: none(), frame: none() }
   for (const batch of batches) {

@@ -43,7 +43,8 @@ describe('reading power supplies', () => {
     const folder = await temporaryFolder()
     for (const [name, files] of Object.entries(supplies)) {
       await mkdir(join(folder.path, name))
-      for (const [file, text] of Object.entries(files)) await writeFile(join(folder.path, name, file), `${text}\n`)
+      for (const [file, text] of Object.entries(files))
+        await writeFile(join(folder.path, name, file), `${text}\n`)
     }
     return folder
   }
@@ -59,9 +60,15 @@ describe('reading power supplies', () => {
   })
 
   it('knows mains by its supply or by a battery that charges', async () => {
-    await using supply = await folderWith({ AC: { type: 'Mains', online: '1' }, B: { type: 'Battery', capacity: '8', status: 'Discharging' } })
+    await using supply = await folderWith({
+      AC: { type: 'Mains', online: '1' },
+      B: { type: 'Battery', capacity: '8', status: 'Discharging' },
+    })
     await using solar = await folderWith({ B: { type: 'Battery', capacity: '8', status: 'Charging' } })
-    expect([await readPower(supply.path), await readPower(solar.path)].map(({ mains }) => mains)).toEqual([true, true])
+    expect([await readPower(supply.path), await readPower(solar.path)].map(({ mains }) => mains)).toEqual([
+      true,
+      true,
+    ])
   })
 
   it('says that it does not know', async () => {

@@ -31,10 +31,15 @@ export type Sheddable = (typeof LADDER)[number]['what']
 const HYSTERESIS_PERCENT = 5
 
 /** @param before what was shed until now. */
-export function planShedding({ mains, percent }: PowerState, before: ReadonlySet<Sheddable>): ReadonlySet<Sheddable> {
+export function planShedding(
+  { mains, percent }: PowerState,
+  before: ReadonlySet<Sheddable>,
+): ReadonlySet<Sheddable> {
   if (mains || percent === undefined) return new Set()
   return new Set(
-    LADDER.filter(({ what, belowPercent }) => percent < belowPercent + (before.has(what) ? HYSTERESIS_PERCENT : 0)).map(({ what }) => what),
+    LADDER.filter(
+      ({ what, belowPercent }) => percent < belowPercent + (before.has(what) ? HYSTERESIS_PERCENT : 0),
+    ).map(({ what }) => what),
   )
 }
 
@@ -67,7 +72,10 @@ async function readSupply(folder: string) {
       text => text.trim(),
       () => undefined,
     )
-  const [type, scope, capacity, status, online] = await Promise.all(['type', 'scope', 'capacity', 'status', 'online'].map(read))
-  const percent = capacity !== undefined && /^\d{1,3}$/.test(capacity) ? Math.min(Number(capacity), 100) : undefined
+  const [type, scope, capacity, status, online] = await Promise.all(
+    ['type', 'scope', 'capacity', 'status', 'online'].map(read),
+  )
+  const percent =
+    capacity !== undefined && /^\d{1,3}$/.test(capacity) ? Math.min(Number(capacity), 100) : undefined
   return { type, scope, percent, status, online }
 }

@@ -65,7 +65,11 @@ export async function prepareDataset(
 }
 
 /** @param withoutDelta extents whose patch has failed before. */
-export function planPrepared(prepared: Prepared, tools: PrepareTools, withoutDelta: ReadonlySet<Cid> = new Set()): FillPlan {
+export function planPrepared(
+  prepared: Prepared,
+  tools: PrepareTools,
+  withoutDelta: ReadonlySet<Cid> = new Set(),
+): FillPlan {
   return planFill(inputOf(prepared, prepared.wants, tools, withoutDelta))
 }
 
@@ -139,7 +143,9 @@ async function fetchCatalog(
   const withoutDelta = new Set<Cid>()
   let came = false
   for (let lacking = wants; lacking.length > 0; ) {
-    const plan = planFill(inputOf({ dataset, revision: sources.revision, sources: sources.all }, lacking, tools, withoutDelta))
+    const plan = planFill(
+      inputOf({ dataset, revision: sources.revision, sources: sources.all }, lacking, tools, withoutDelta),
+    )
     const results = []
     for (const batch of plan.batches) results.push(await runBatch(batch, tools, options))
     came ||= results.some(({ contentBytes }) => contentBytes > 0)
@@ -242,11 +248,14 @@ class Sources {
   #covers({ nodes, extents }: Missing): boolean {
     const { store } = this.#tools
     const byDelta = (cid: Cid) =>
-      !this.#withoutDelta.has(cid) && this.#deltas.some(delta => delta.bundleOf(cid)?.bases.every(base => store.has(base)))
+      !this.#withoutDelta.has(cid) &&
+      this.#deltas.some(delta => delta.bundleOf(cid)?.bases.every(base => store.has(base)))
     const brought = new Set(this.#packs.flatMap(pack => pack.nodes.map(({ cid }) => cid)))
     return (
       nodes.every(cid => brought.has(cid)) &&
-      extents.every(({ cid }) => byDelta(cid) || brought.has(cid) || this.#packs.some(pack => pack.bundleOf(cid)))
+      extents.every(
+        ({ cid }) => byDelta(cid) || brought.has(cid) || this.#packs.some(pack => pack.bundleOf(cid)),
+      )
     )
   }
 }

@@ -56,7 +56,8 @@ export async function refresh(tools: RefreshTools, options: Abortable): Promise<
   for (const upstream of tools.upstreams) {
     try {
       const { changed, state, idle } = await acceptMetadata(upstream, tools, options)
-      for (const { role, code, message } of state.problems) problems.push({ what: `role ${role}`, code, message })
+      for (const { role, code, message } of state.problems)
+        problems.push({ what: `role ${role}`, code, message })
       const accepted: string[] = []
       for (const dataset of datasetsOf(state).filter(tools.wants)) {
         try {
@@ -65,11 +66,18 @@ export async function refresh(tools: RefreshTools, options: Abortable): Promise<
           note(dataset, error)
         }
       }
-      await acceptDenylist(state, upstream, tools, options).catch((error: unknown) => void note(DENYLIST_TARGET, error))
+      await acceptDenylist(state, upstream, tools, options).catch(
+        (error: unknown) => void note(DENYLIST_TARGET, error),
+      )
       return { upstream: upstream.name, changed, accepted, problems, idle }
     } catch (error) {
       failure = note(upstream.name, error)
-      if (failure.code === 'TRUST_ROOT_ABSENT' || failure.code === 'TRUST_STATE_DAMAGED' || failure.code.startsWith('STORE_')) throw failure
+      if (
+        failure.code === 'TRUST_ROOT_ABSENT' ||
+        failure.code === 'TRUST_STATE_DAMAGED' ||
+        failure.code.startsWith('STORE_')
+      )
+        throw failure
     }
   }
   throw failure
@@ -77,7 +85,8 @@ export async function refresh(tools: RefreshTools, options: Abortable): Promise<
 
 async function acceptMetadata(upstream: Upstream, { trust, now }: RefreshTools, { signal }: Abortable) {
   const { accepted: state } = trust.record
-  if (!state) throw new EdgeError('TRUST_ROOT_ABSENT', 'no root is trusted yet: give one with TOWER_ROOT or --root')
+  if (!state)
+    throw new EdgeError('TRUST_ROOT_ABSENT', 'no root is trusted yet: give one with TOWER_ROOT or --root')
   const before = servedDigest(state)
   const purpose = { dataset: '', reason: 'metadata' }
   let idle = { down: 0, up: 0 }
@@ -90,7 +99,8 @@ async function acceptMetadata(upstream: Upstream, { trust, now }: RefreshTools, 
         return await fetchWhole(upstream, `metadata/${name}`, { signal, purpose, maxBytes })
       } catch (error) {
         if (isEdgeError(error, 'NOT_FOUND')) return undefined
-        if (isEdgeError(error, 'UPSTREAM_LIED')) throw new EdgeError('TRUST_TOO_LONG', error.message, { cause: error })
+        if (isEdgeError(error, 'UPSTREAM_LIED'))
+          throw new EdgeError('TRUST_TOO_LONG', error.message, { cause: error })
         throw error
       } finally {
         // an idle refresh asks for the next root, which is not there, and the timestamp
@@ -127,12 +137,24 @@ async function acceptManifest(
   if (newest && sha256Of(newest) === target.sha256) return false
   const purpose = { dataset, reason: 'manifest' }
   const sources = [upstream, ...upstreams.filter(other => other !== upstream)]
-  const bytes = await readTarget(sources, manifestPath(dataset, parseSha256(target.sha256)), target, MANIFEST_BYTES_MAX, purpose, signal)
+  const bytes = await readTarget(
+    sources,
+    manifestPath(dataset, parseSha256(target.sha256)),
+    target,
+    MANIFEST_BYTES_MAX,
+    purpose,
+    signal,
+  )
   await releases.acceptRelease(dataset, bytes)
   return true
 }
 
-async function acceptDenylist(state: AcceptedState, upstream: Upstream, { trust }: RefreshTools, { signal }: Abortable): Promise<void> {
+async function acceptDenylist(
+  state: AcceptedState,
+  upstream: Upstream,
+  { trust }: RefreshTools,
+  { signal }: Abortable,
+): Promise<void> {
   const target = findTarget(state, DENYLIST_TARGET)
   if (!target || (trust.record.denylist && sha256Of(trust.record.denylist) === target.sha256)) return
   const purpose = { dataset: '', reason: 'denylist' }
@@ -149,7 +171,8 @@ async function readTarget(
   purpose: Purpose,
   signal: AbortSignal,
 ): Promise<Buffer> {
-  if (target.lengthBytes > maxBytes) throw new EdgeError('TRUST_TOO_LONG', `${path}: ${target.lengthBytes} bytes`)
+  if (target.lengthBytes > maxBytes)
+    throw new EdgeError('TRUST_TOO_LONG', `${path}: ${target.lengthBytes} bytes`)
   let failure: unknown
   for (const upstream of upstreams) {
     try {

@@ -39,7 +39,12 @@ export interface BatchResult {
  * did not take them. What was stored stays stored.
  */
 export async function runBatch(batch: Batch, tools: BatchTools, options: Abortable): Promise<BatchResult> {
-  using _mine = await claimBundles(tools.staged, batch.path, batch.steps.map(({ index }) => index), options)
+  using _mine = await claimBundles(
+    tools.staged,
+    batch.path,
+    batch.steps.map(({ index }) => index),
+    options,
+  )
   const outcome = { contentBytes: 0, fallbacks: [] as { want: Want; why: string }[] }
   const open = () => batch.steps.flatMap(step => stillWanted(step, tools.store, outcome.fallbacks))
   let upstreams: readonly Upstream[] = byHealth(tools.upstreams)
@@ -59,14 +64,21 @@ export async function runBatch(batch: Batch, tools: BatchTools, options: Abortab
     }
     if (upstreams.length === 0) {
       const { step, error } = wrong[0]!
-      throw new EdgeError('UPSTREAM_LIED', `${batch.path}: ${step.wants[0]!.why}: ${error.message}`, { cause: error })
+      throw new EdgeError('UPSTREAM_LIED', `${batch.path}: ${step.wants[0]!.why}: ${error.message}`, {
+        cause: error,
+      })
     }
   }
   await tools.staged.drop(batch.path, joined([...batch.requests, ...batch.steps.map(({ span }) => span)]))
   return outcome
 }
 
-async function fetchFor(batch: Batch, steps: readonly Step[], tools: BatchTools, options: Abortable): Promise<void> {
+async function fetchFor(
+  batch: Batch,
+  steps: readonly Step[],
+  tools: BatchTools,
+  options: Abortable,
+): Promise<void> {
   const needed = without(joined(steps.map(({ span }) => span)), tools.staged.spans(batch.path))
   if (needed.length === 0) return
   // the planned requests, as far as they are still of use; after a lie, just what is lacking
@@ -74,11 +86,24 @@ async function fetchFor(batch: Batch, steps: readonly Step[], tools: BatchTools,
   const requests = without(needed, joined(planned)).length === 0 ? planned : needed
   const purpose = { dataset: batch.dataset, reason: batch.reason }
   const onBytes = (wireBytes: number) => tools.onProgress?.({ contentBytes: 0, wireBytes })
-  await fetchSpans(tools, { path: batch.path, fileBytes: batch.fileBytes, requests, purpose, onBytes, ...(tools.urgent ? { urgent: true } : {}) }, options)
+  await fetchSpans(
+    tools,
+    {
+      path: batch.path,
+      fileBytes: batch.fileBytes,
+      requests,
+      purpose,
+      onBytes,
+      ...(tools.urgent ? { urgent: true } : {}),
+    },
+    options,
+  )
 }
 
 function touches(request: Span, needed: readonly Span[]): boolean {
-  return needed.some(({ offset, length }) => offset < request.offset + request.length && request.offset < offset + length)
+  return needed.some(
+    ({ offset, length }) => offset < request.offset + request.length && request.offset < offset + length,
+  )
 }
 
 /** @returns the frames whose bytes were not what they should be. */
@@ -98,7 +123,17 @@ async function applySteps(
       })
     } catch (error) {
       options.signal.throwIfAborted()
-      if (!isEdgeError(error, 'PACK_INVALID', 'DELTA_INVALID', 'DELTA_BASE_ABSENT', 'CHUNK_CORRUPT', 'CHUNK_ABSENT')) throw error
+      if (
+        !isEdgeError(
+          error,
+          'PACK_INVALID',
+          'DELTA_INVALID',
+          'DELTA_BASE_ABSENT',
+          'CHUNK_CORRUPT',
+          'CHUNK_ABSENT',
+        )
+      )
+        throw error
       if (step.source.kind === 'frame') wrong.push({ step, error })
       else {
         const left = step.wants.filter(({ cid }) => !tools.store.has(cid))
@@ -131,7 +166,12 @@ async function applyStep(
   const readBase = (cid: Cid, offset: number, length: number) => store.readRange(cid, offset, length, options)
   using lease = leaseBuffer(span.length)
   const bundle = await staged.read(path, span, lease.bytes)
-  for await (const extent of source.extentsOf(index, bundle, wants.map(({ cid }) => cid), readBase)) {
+  for await (const extent of source.extentsOf(
+    index,
+    bundle,
+    wants.map(({ cid }) => cid),
+    readBase,
+  )) {
     options.signal.throwIfAborted()
     together.push(extent)
     bytes += extent.bytes.length

@@ -32,7 +32,11 @@ export interface ScheduledWindow {
   readonly end: string
   readonly wireBytes: number
   readonly contentBytes: number
-  readonly datasets: readonly { readonly dataset: string; readonly wireBytes: number; readonly contentBytes: number }[]
+  readonly datasets: readonly {
+    readonly dataset: string
+    readonly wireBytes: number
+    readonly contentBytes: number
+  }[]
 }
 
 export interface Schedule {
@@ -61,7 +65,9 @@ export function scheduleFill(input: ScheduleInput): Schedule {
     if (left.at >= batches.length) break
     const rate = rateOf(stretch.window.link)
     let nowMs = stretch.fromMs + (refreshBytes / rate) * 1000
-    let capBytes = Math.min(input.bytesLeftIn(stretch.window), ((stretch.toMs - stretch.fromMs) / 1000) * rate) - refreshBytes
+    let capBytes =
+      Math.min(input.bytesLeftIn(stretch.window), ((stretch.toMs - stretch.fromMs) / 1000) * rate) -
+      refreshBytes
     const perDataset = new Map<string, { wireBytes: number; contentBytes: number }>()
     while (left.at < batches.length && capBytes >= 1) {
       const batch = batches[left.at]!
@@ -74,7 +80,8 @@ export function scheduleFill(input: ScheduleInput): Schedule {
       sum.wireBytes += bytes
       if (left.bytes > 0) break
       sum.contentBytes += batch.contentBytes
-      for (const { wants } of batch.steps) for (const { why } of wants) eta.set(keyOf(batch.dataset, why), nowMs)
+      for (const { wants } of batch.steps)
+        for (const { why } of wants) eta.set(keyOf(batch.dataset, why), nowMs)
       left.at++
       left.bytes = wireOf(batches[left.at])
     }
@@ -83,7 +90,9 @@ export function scheduleFill(input: ScheduleInput): Schedule {
     windows.push(windowOf(stretch, nowMs, perDataset))
   }
   const rest = batches.slice(left.at)
-  for (const batch of rest) for (const { wants } of batch.steps) for (const { why } of wants) eta.set(keyOf(batch.dataset, why), Infinity)
+  for (const batch of rest)
+    for (const { wants } of batch.steps)
+      for (const { why } of wants) eta.set(keyOf(batch.dataset, why), Infinity)
   return {
     windows,
     later: {
@@ -100,7 +109,13 @@ function stretchesOf({ links, nowMs, untilMs }: ScheduleInput): Stretch[] {
   const COUNT = 64
   const cost = new Map(links.map(({ name, costPerGiB }) => [name, costPerGiB]))
   const all = windowsFrom(links, nowMs, COUNT).filter(({ startMs }) => startMs < untilMs)
-  const edges = [...new Set(all.flatMap(({ startMs, endMs }) => [startMs, endMs]).map(edge => Math.min(Math.max(edge, nowMs), untilMs)))].toSorted((a, b) => a - b)
+  const edges = [
+    ...new Set(
+      all
+        .flatMap(({ startMs, endMs }) => [startMs, endMs])
+        .map(edge => Math.min(Math.max(edge, nowMs), untilMs)),
+    ),
+  ].toSorted((a, b) => a - b)
   const stretches: { window: ContactWindow; fromMs: number; toMs: number }[] = []
   for (const [at, fromMs] of edges.entries()) {
     const toMs = edges[at + 1]
@@ -120,7 +135,11 @@ function windowOf(
   endMs: number,
   perDataset: ReadonlyMap<string, { readonly wireBytes: number; readonly contentBytes: number }>,
 ): ScheduledWindow {
-  const datasets = [...perDataset].map(([dataset, { wireBytes, contentBytes }]) => ({ dataset, wireBytes: Math.round(wireBytes), contentBytes }))
+  const datasets = [...perDataset].map(([dataset, { wireBytes, contentBytes }]) => ({
+    dataset,
+    wireBytes: Math.round(wireBytes),
+    contentBytes,
+  }))
   return {
     link: window.link,
     window: window.id,

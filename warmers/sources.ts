@@ -39,7 +39,9 @@ export async function openDigestCache(folder: string): Promise<DigestCache> {
     },
     async retain(digests) {
       const names = await readdir(folder)
-      await Promise.all(names.filter(name => !digests.has(name)).map(name => rm(join(folder, name), { force: true })))
+      await Promise.all(
+        names.filter(name => !digests.has(name)).map(name => rm(join(folder, name), { force: true })),
+      )
     },
   }
 }
@@ -75,9 +77,14 @@ export function packSource(path: string, fileBytes: number, directory: PackDirec
     },
     async *extentsOf(frame, stored, cids) {
       const raw = await expandFrame(directory.frames[frame]!, stored)
-      const byNumber = new Map(frameExtents(directory, frame, raw).map(({ place, bytes }) => [place.extent, bytes]))
+      const byNumber = new Map(
+        frameExtents(directory, frame, raw).map(({ place, bytes }) => [place.extent, bytes]),
+      )
       for (const cid of cids) {
-        const bytes = directory.find(cid).map(({ extent }) => byNumber.get(extent)).find(found => found !== undefined)
+        const bytes = directory
+          .find(cid)
+          .map(({ extent }) => byNumber.get(extent))
+          .find(found => found !== undefined)
         if (!bytes) throw new EdgeError('PACK_INVALID', `${path}: frame ${frame} does not have ${cid}`)
         yield { cid, bytes }
       }

@@ -40,6 +40,7 @@ export function bytesOf(spans: readonly Span[]): number {
 export function cut({ offset, length }: Span, bytesMax: number): Span[] {
   if (length <= bytesMax) return [{ offset, length }]
   const parts: Span[] = []
-  for (let at = 0; at < length; at += bytesMax) parts.push({ offset: offset + at, length: Math.min(bytesMax, length - at) })
+  for (let at = 0; at < length; at += bytesMax)
+    parts.push({ offset: offset + at, length: Math.min(bytesMax, length - at) })
   return parts
 }

@@ -27,7 +27,9 @@ describe('staged ranges', () => {
     expect(staged.spans(path)).toEqual([{ offset: 100, length: 200 }])
     expect((await staged.read(path, { offset: 120, length: 150 })).equals(file.subarray(120, 270))).toBe(true)
     expect((await readdir(folder.path)).sort()).toEqual(['packs~00ff.pack@100', 'packs~00ff.pack@200'])
-    await expect(staged.read(path, { offset: 90, length: 20 })).rejects.toMatchObject({ code: 'CHUNK_ABSENT' })
+    await expect(staged.read(path, { offset: 90, length: 20 })).rejects.toMatchObject({
+      code: 'CHUNK_ABSENT',
+    })
   })
 
   it('are put together from parts, and dropped when used', async () => {
@@ -39,12 +41,18 @@ describe('staged ranges', () => {
     }
     expect((await staged.read(path, { offset: 310, length: 380 })).equals(file.subarray(310, 690))).toBe(true)
     await staged.drop(path, [{ offset: 290, length: 300 }])
-    expect(staged.spans(path)).toEqual([{ offset: 0, length: 200 }, { offset: 500, length: 200 }])
+    expect(staged.spans(path)).toEqual([
+      { offset: 0, length: 200 },
+      { offset: 500, length: 200 },
+    ])
     await using begun = await staged.append(path, 250)
     await staged.drop(path, [{ offset: 240, length: 20 }])
     await begun.write(file.subarray(250, 260))
     expect(staged.spans(path)).toContainEqual({ offset: 250, length: 10 })
-    await staged.discard(path, [{ offset: 259, length: 1 }, { offset: 690, length: 1 }])
+    await staged.discard(path, [
+      { offset: 259, length: 1 },
+      { offset: 690, length: 1 },
+    ])
     expect(staged.spans(path)).toEqual([{ offset: 0, length: 200 }])
     await staged.retain(new Set(['deltas/other.delta']))
     expect(staged.spans(path)).toEqual([])

@@ -83,7 +83,9 @@ class StagedFolder implements StagedRanges {
   }
 
   async append(path: string, offset: number, begin = offset): Promise<StagedWriter> {
-    const before = this.#parts(path).find(part => part.offset + part.length === offset && part.offset >= begin)
+    const before = this.#parts(path).find(
+      part => part.offset + part.length === offset && part.offset >= begin,
+    )
     const part = before ?? { path, offset, length: 0 }
     const name = nameOf(part)
     const file = await open(joinPath(this.#folder, name), before ? 'a' : 'w')
@@ -110,7 +112,8 @@ class StagedFolder implements StagedRanges {
       const { bytesRead } = await file.read(buffer, from - span.offset, length, from - part.offset)
       if (bytesRead === length) lacking = without(lacking, [{ offset: from, length }])
     }
-    if (lacking.length > 0 && span.length > 0) throw new EdgeError('CHUNK_ABSENT', `${path}: not all of ${span.offset}+${span.length} is staged`)
+    if (lacking.length > 0 && span.length > 0)
+      throw new EdgeError('CHUNK_ABSENT', `${path}: not all of ${span.offset}+${span.length} is staged`)
     return buffer
   }
 
@@ -126,7 +129,9 @@ class StagedFolder implements StagedRanges {
   }
 
   async retain(paths: ReadonlySet<string>): Promise<void> {
-    await Promise.all([...this.#byName.values()].filter(({ path }) => !paths.has(path)).map(part => this.#forget(part)))
+    await Promise.all(
+      [...this.#byName.values()].filter(({ path }) => !paths.has(path)).map(part => this.#forget(part)),
+    )
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -165,7 +170,8 @@ class StagedFolder implements StagedRanges {
 }
 
 function translated(cause: unknown): never {
-  const isFull = cause instanceof Error && 'code' in cause && (cause.code === 'ENOSPC' || cause.code === 'EDQUOT')
+  const isFull =
+    cause instanceof Error && 'code' in cause && (cause.code === 'ENOSPC' || cause.code === 'EDQUOT')
   throw isFull ? new EdgeError('STORE_FULL', 'no space for bytes under way', { cause }) : cause
 }
 

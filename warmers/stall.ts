@@ -29,7 +29,11 @@ export async function* stallGuarded(
   try {
     for (;;) {
       const since = performance.now()
-      const next = await withDeadline(iterator.next(), Math.min(rule.ms - waitedMs, rule.silenceMs ?? Infinity), what)
+      const next = await withDeadline(
+        iterator.next(),
+        Math.min(rule.ms - waitedMs, rule.silenceMs ?? Infinity),
+        what,
+      )
       if (next.done) return
       waitedMs += performance.now() - since
       bytes += next.value.length

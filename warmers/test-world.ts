@@ -6,7 +6,11 @@ import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { sha256Of } from '../manifests/digest.ts'
 import { folderStorage } from '../manifests/publish/folder-storage.ts'
-import { publishRelease, type PublishOptions, type PublishReport } from '../manifests/publish/publish-release.ts'
+import {
+  publishRelease,
+  type PublishOptions,
+  type PublishReport,
+} from '../manifests/publish/publish-release.ts'
 import { initialState } from '../manifests/tuf/accepted-state.ts'
 import { createRepository, setPublisher } from '../manifests/tuf/ceremony.ts'
 import { releaseSigner } from '../manifests/tuf/release-signer.ts'
@@ -45,8 +49,15 @@ export async function openOrigin(): Promise<TestOrigin> {
   const keys = [parseSigningKey(generateKeyPem())]
   const role = { keys, threshold: 1 }
   const now = new Date()
-  await createRepository({ storage: repository, keys, now }, { root: role, targets: role, snapshot: role, timestamp: role })
-  await setPublisher({ storage: repository, keys, now }, await loadRepository(repository), { name: 'all', paths: ['*/*/manifest.json'], ...role })
+  await createRepository(
+    { storage: repository, keys, now },
+    { root: role, targets: role, snapshot: role, timestamp: role },
+  )
+  await setPublisher({ storage: repository, keys, now }, await loadRepository(repository), {
+    name: 'all',
+    paths: ['*/*/manifest.json'],
+    ...role,
+  })
   const root = (await repository.read('metadata/1.root.json'))!
   return {
     folder: join(folder.path, 'repository'),
@@ -59,9 +70,17 @@ export async function openOrigin(): Promise<TestOrigin> {
         await writeFile(join(from, path), bytes)
       }
       const signer = releaseSigner({ keys })
-      return await publishRelease({ folder: from, dataset, repository, signer, options: { level: 3, ...options }, now: new Date() })
+      return await publishRelease({
+        folder: from,
+        dataset,
+        repository,
+        signer,
+        options: { level: 3, ...options },
+        now: new Date(),
+      })
     },
-    serve: (around = honest => honest) => serve(around(staticFiles(folderFiles(join(folder.path, 'repository'))))),
+    serve: (around = honest => honest) =>
+      serve(around(staticFiles(folderFiles(join(folder.path, 'repository'))))),
     [Symbol.asyncDispose]: () => folder[Symbol.asyncDispose](),
   }
 }
@@ -81,10 +100,22 @@ export interface TestNode extends AsyncDisposable {
 }
 
 /** @param folder kept when given, so that it can be opened again. */
-export async function openNode(root: Uint8Array, folder?: string, options: Partial<StoreOptions> = {}): Promise<TestNode> {
+export async function openNode(
+  root: Uint8Array,
+  folder?: string,
+  options: Partial<StoreOptions> = {},
+): Promise<TestNode> {
   const stack = new AsyncDisposableStack()
   const path = folder ?? stack.use(await temporaryFolder()).path
-  const store = stack.use(await openStore({ folder: path, hotBytesMax: 512 * MIB, warmBytesMax: 512 * MIB, reserveBytes: MIB, ...options }))
+  const store = stack.use(
+    await openStore({
+      folder: path,
+      hotBytesMax: 512 * MIB,
+      warmBytesMax: 512 * MIB,
+      reserveBytes: MIB,
+      ...options,
+    }),
+  )
   const trust = await openTrustStore(join(path, 'trust-v1'))
   if (!trust.record.accepted) await trust.update(record => ({ ...record, accepted: initialState(root) }))
   const staged = stack.use(await openStagedRanges(join(path, 'fetched-v1')))
@@ -98,18 +129,40 @@ export async function openNode(root: Uint8Array, folder?: string, options: Parti
     staged,
     releases,
     records,
-    upstream: (url, more) => stack.use(openHttpUpstream(url, { onWire: record => records.push(record), stall: { bytesMin: 1000, ms: 1000 }, ...more })),
+    upstream: (url, more) =>
+      stack.use(
+        openHttpUpstream(url, {
+          onWire: record => records.push(record),
+          stall: { bytesMin: 1000, ms: 1000 },
+          ...more,
+        }),
+      ),
     request: (upstreams, more) => ({
-      upstreams, store, trust, staged, cache, releases, queue: openLocalQueue(), requestBytes: REQUEST_BYTES,
-      wants: () => true, now: Date.now, signal, board: { attemptsMax: 4, pauseMs: 20, pauseMsMax: 100 }, ...more,
+      upstreams,
+      store,
+      trust,
+      staged,
+      cache,
+      releases,
+      queue: openLocalQueue(),
+      requestBytes: REQUEST_BYTES,
+      wants: () => true,
+      now: Date.now,
+      signal,
+      board: { attemptsMax: 4, pauseMs: 20, pauseMsMax: 100 },
+      ...more,
     }),
     fill: async (upstreams, more) => await Array.fromAsync(fillOnce(node.request(upstreams, more))),
     async items(dataset) {
       const manifest = releases.releases().find(known => known.dataset === dataset)!.current!
       const items: Record<string, Buffer> = {}
-      for (const { path: item, root: cid, sizeBytes, sha256 } of await readCatalog(store, manifest, { signal })) {
+      for (const { path: item, root: cid, sizeBytes, sha256 } of await readCatalog(store, manifest, {
+        signal,
+      })) {
         const parts = extentsOf(store, cid, sizeBytes)!
-        items[item] = Buffer.concat(await Promise.all(parts.map(extent => store.readExtent(extent.cid, { signal }))))
+        items[item] = Buffer.concat(
+          await Promise.all(parts.map(extent => store.readExtent(extent.cid, { signal }))),
+        )
         if (sha256Of(items[item]) !== sha256) throw new Error(`${item} is wrong`)
       }
       return items

@@ -25,8 +25,12 @@ export function staticFiles(read: (path: string) => Promise<Buffer | undefined>,
     const range = ranges ? /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '') : null
     if (!range) return void response.writeHead(200, { 'content-length': bytes.length }).end(bytes)
     const [first, last] = [Number(range[1]), Math.min(Number(range[2]), bytes.length - 1)]
-    if (first > last) return void response.writeHead(416, { 'content-range': `bytes */${bytes.length}` }).end()
-    response.writeHead(206, { 'content-range': `bytes ${first}-${last}/${bytes.length}`, 'content-length': last - first + 1 })
+    if (first > last)
+      return void response.writeHead(416, { 'content-range': `bytes */${bytes.length}` }).end()
+    response.writeHead(206, {
+      'content-range': `bytes ${first}-${last}/${bytes.length}`,
+      'content-length': last - first + 1,
+    })
     response.end(bytes.subarray(first, last + 1))
   }
 }

@@ -53,7 +53,10 @@ export class Tuner {
   /** A request ended: with all it asked for, or because nothing came any more. */
   ended(stalled: boolean): void {
     const now = this.#now()
-    this.#outcomes = [...this.#outcomes.filter(({ atMs }) => atMs > now - MEMORY_MS).slice(-200), { atMs: now, stalled }]
+    this.#outcomes = [
+      ...this.#outcomes.filter(({ atMs }) => atMs > now - MEMORY_MS).slice(-200),
+      { atMs: now, stalled },
+    ]
     const recent = this.#outcomes.filter(({ atMs }) => atMs >= this.#since)
     const stalls = recent.filter(outcome => outcome.stalled).length
     if (stalls >= STALLS_MIN && stalls > recent.length * STALLED_SHARE) {
@@ -62,7 +65,8 @@ export class Tuner {
     } else if (this.#level > 0 && stalls === 0 && now - this.#since > this.#calmMs) {
       this.#move(-1, now)
       this.#calmMs = Math.min(this.#calmMs * 2, CALM_MS_MAX)
-    } else if (stalls > 0 && this.#level > 0 && stalls > recent.length * 0.02) this.#since = Math.max(this.#since, now - MEMORY_MS)
+    } else if (stalls > 0 && this.#level > 0 && stalls > recent.length * 0.02)
+      this.#since = Math.max(this.#since, now - MEMORY_MS)
   }
 
   #move(by: 1 | -1, now: number): void {

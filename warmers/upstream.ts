@@ -86,7 +86,12 @@ export interface Upstream extends AsyncDisposable {
 export const FREE: RequestCost = { downBytes: 0, upBytes: 0, connectDownBytes: 0, connectUpBytes: 0 }
 
 /** Bytes on the wire of one range request for `span` of a file of `fileBytes`. */
-export function wireOf(cost: RequestCost, path: string, span: Span, fileBytes: number): { down: number; up: number } {
+export function wireOf(
+  cost: RequestCost,
+  path: string,
+  span: Span,
+  fileBytes: number,
+): { down: number; up: number } {
   if (cost.downBytes === 0) return { down: span.length, up: 0 }
   const first = digits(span.offset)
   const last = digits(span.offset + span.length - 1)
@@ -108,11 +113,17 @@ export function encodedPath(path: string): string {
 export async function collect(parts: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const all: Uint8Array[] = []
   for await (const part of parts) all.push(part)
-  return all.length === 1 ? Buffer.from(all[0]!.buffer, all[0]!.byteOffset, all[0]!.byteLength) : Buffer.concat(all)
+  return all.length === 1
+    ? Buffer.from(all[0]!.buffer, all[0]!.byteOffset, all[0]!.byteLength)
+    : Buffer.concat(all)
 }
 
 /** Fits the bytes handed through to `length`, whatever the source does. */
-export async function* exactly(parts: AsyncIterable<Uint8Array>, length: number, what: string): AsyncGenerator<Uint8Array> {
+export async function* exactly(
+  parts: AsyncIterable<Uint8Array>,
+  length: number,
+  what: string,
+): AsyncGenerator<Uint8Array> {
   let left = length
   if (left === 0) return
   for await (const part of parts) {

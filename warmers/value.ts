@@ -52,6 +52,27 @@ export function valueOf(requestsPerDay: number, sizeBytes: number, weight: numbe
   return (requestsPerDay * weight) / Math.max(1, sizeBytes) ** SIZE_EXPONENT
 }
 
+export interface Candidate {
+  readonly key: number
+  readonly sizeBytes: number
+  readonly value: number
+}
+
+/**
+ * What to hold when the next window ends, of all that is here or could be fetched: the most valuable
+ * that fit, in the order in which to fetch them.
+ */
+export function planKeep(candidates: readonly Candidate[], capacityBytes: number): Set<number> {
+  const keep = new Set<number>()
+  let room = capacityBytes
+  for (const { key, sizeBytes } of candidates.toSorted((a, b) => b.value - a.value)) {
+    if (sizeBytes > room) continue
+    room -= sizeBytes
+    keep.add(key)
+  }
+  return keep
+}
+
 const SHAPE = { rows: 13, columns: 18, rowsApart: 1 }
 /** Row 0: never asked for. From row 1 on, octaves of the count, beginning at a quarter. */
 const ROW_OF_ONE = 3

@@ -42,8 +42,19 @@ export interface WarmerTools {
 
 export type WarmerEvent =
   | FillEvent
-  | { readonly type: 'window-opened'; readonly link: string; readonly window: string; readonly endMs: number; readonly bytesLeft: number }
-  | { readonly type: 'window-closed'; readonly link: string; readonly window: string; readonly message: string }
+  | {
+      readonly type: 'window-opened'
+      readonly link: string
+      readonly window: string
+      readonly endMs: number
+      readonly bytesLeft: number
+    }
+  | {
+      readonly type: 'window-closed'
+      readonly link: string
+      readonly window: string
+      readonly message: string
+    }
   | { readonly type: 'waiting'; readonly message: string; readonly untilMs: number }
   | { readonly type: 'shedding'; readonly shed: readonly Sheddable[]; readonly percent: number | undefined }
 
@@ -113,7 +124,8 @@ class WarmerLoop implements Warmer {
         yield { type: 'window-closed', link, window: window.id, message: ended.failure.message }
         continue
       }
-      const restMs = failures > 0 ? Math.min((pauseMs ?? PAUSE_MS) * 2 ** (failures - 1), PAUSE_MS_MAX) : refreshMs
+      const restMs =
+        failures > 0 ? Math.min((pauseMs ?? PAUSE_MS) * 2 ** (failures - 1), PAUSE_MS_MAX) : refreshMs
       await this.#sleep(Math.min(restMs, Math.max(0, window.endMs - this.#now())), signal)
     }
   }
@@ -170,7 +182,9 @@ class WarmerLoop implements Warmer {
   }
 
   async #sleep(ms: number, signal: AbortSignal): Promise<void> {
-    await sleep(Math.max(0, Math.min(ms, 2 ** 31 - 1)), undefined, { signal: AbortSignal.any([signal, this.#wake.signal]) }).catch(() => undefined)
+    await sleep(Math.max(0, Math.min(ms, 2 ** 31 - 1)), undefined, {
+      signal: AbortSignal.any([signal, this.#wake.signal]),
+    }).catch(() => undefined)
     if (this.#wake.signal.aborted) this.#wake = new AbortController()
   }
 }

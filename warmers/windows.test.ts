@@ -4,7 +4,9 @@ import { DEFAULT_LINK, parseLinks, type LinkSettings } from './link-settings.ts'
 import { nextChangeMs, windowAt, windowsFrom } from './windows.ts'
 
 const link = (more: Partial<LinkSettings>): LinkSettings => ({ ...DEFAULT_LINK, name: 'lte', ...more })
-const night = link({ windows: [{ name: 'night', start: '01:00', minutes: 240, timeZone: 'Africa/Nairobi', bytesMax: 500 }] })
+const night = link({
+  windows: [{ name: 'night', start: '01:00', minutes: 240, timeZone: 'Africa/Nairobi', bytesMax: 500 }],
+})
 const at = (text: string) => Date.parse(text)
 
 describe('a contact window', () => {
@@ -12,7 +14,11 @@ describe('a contact window', () => {
     // Nairobi is UTC+3 all year
     expect(windowAt(night, at('2026-11-19T21:59:59.999Z'))).toBeUndefined()
     expect(windowAt(night, at('2026-11-19T22:00:00.000Z'))).toEqual({
-      id: 'night 2026-11-19T22:00:00.000Z', link: 'lte', startMs: at('2026-11-19T22:00:00Z'), endMs: at('2026-11-20T02:00:00Z'), bytesMax: 500,
+      id: 'night 2026-11-19T22:00:00.000Z',
+      link: 'lte',
+      startMs: at('2026-11-19T22:00:00Z'),
+      endMs: at('2026-11-20T02:00:00Z'),
+      bytesMax: 500,
     })
     expect(windowAt(night, at('2026-11-20T01:59:59.999Z'))).toBeDefined()
     expect(windowAt(night, at('2026-11-20T02:00:00.000Z'))).toBeUndefined()
@@ -20,10 +26,13 @@ describe('a contact window', () => {
 
   it('may be on some days only, and reach into the next', () => {
     const weekend = link({ windows: [{ days: ['sat'], start: '23:00', minutes: 120, timeZone: 'UTC' }] })
-    expect(windowAt(weekend, at('2026-11-22T00:30:00Z'))).toMatchObject({ startMs: at('2026-11-21T23:00:00Z') }) // a Sunday
+    expect(windowAt(weekend, at('2026-11-22T00:30:00Z'))).toMatchObject({
+      startMs: at('2026-11-21T23:00:00Z'),
+    }) // a Sunday
     expect(windowAt(weekend, at('2026-11-20T23:30:00Z'))).toBeUndefined() // a Friday
     expect(windowsFrom([weekend], at('2026-11-22T01:30:00Z'), 2).map(({ startMs }) => startMs)).toEqual([
-      at('2026-11-28T23:00:00Z'), at('2026-12-05T23:00:00Z'),
+      at('2026-11-28T23:00:00Z'),
+      at('2026-12-05T23:00:00Z'),
     ])
   })
 
@@ -37,20 +46,33 @@ describe('a contact window', () => {
   })
 
   it('that names no time is always open', () => {
-    expect(windowAt(DEFAULT_LINK, 0)).toEqual({ id: '', link: 'default', startMs: -Infinity, endMs: Infinity, bytesMax: Infinity })
+    expect(windowAt(DEFAULT_LINK, 0)).toEqual({
+      id: '',
+      link: 'default',
+      startMs: -Infinity,
+      endMs: Infinity,
+      bytesMax: Infinity,
+    })
     expect(nextChangeMs([DEFAULT_LINK], 0)).toBe(Infinity)
   })
 
   it('is either open now or opens at the next change', () => {
     fc.assert(
-      fc.property(fc.integer({ min: at('2026-01-01'), max: at('2027-01-01') }), fc.nat(23), fc.integer({ min: 1, max: 3000 }), (now, hour, minutes) => {
-        const some = link({ windows: [{ start: `${String(hour).padStart(2, '0')}:15`, minutes, timeZone: 'America/Lima' }] })
-        const change = nextChangeMs([some], now)
-        expect(change).toBeGreaterThan(now)
-        const isOpen = windowAt(some, now) !== undefined
-        if (minutes < 1440) expect(windowAt(some, change) !== undefined).toBe(!isOpen)
-        expect(windowAt(some, change - 1) !== undefined).toBe(isOpen)
-      }),
+      fc.property(
+        fc.integer({ min: at('2026-01-01'), max: at('2027-01-01') }),
+        fc.nat(23),
+        fc.integer({ min: 1, max: 3000 }),
+        (now, hour, minutes) => {
+          const some = link({
+            windows: [{ start: `${String(hour).padStart(2, '0')}:15`, minutes, timeZone: 'America/Lima' }],
+          })
+          const change = nextChangeMs([some], now)
+          expect(change).toBeGreaterThan(now)
+          const isOpen = windowAt(some, now) !== undefined
+          if (minutes < 1440) expect(windowAt(some, change) !== undefined).toBe(!isOpen)
+          expect(windowAt(some, change - 1) !== undefined).toBe(isOpen)
+        },
+      ),
       { numRuns: 60 },
     )
   })
@@ -65,7 +87,10 @@ describe('settings of links', () => {
   it.each([
     [[{ name: 'a', speed: 3 }], 'links.0: '],
     [[{ name: 'a' }, { name: 'a' }], 'same name'],
-    [[{ name: 'a', windows: [{ start: '25:00', minutes: 1, timeZone: 'UTC' }] }], 'links.0.windows.0.start: HH:MM'],
+    [
+      [{ name: 'a', windows: [{ start: '25:00', minutes: 1, timeZone: 'UTC' }] }],
+      'links.0.windows.0.start: HH:MM',
+    ],
     [[{ name: 'a', windows: [{ start: '05:00', minutes: 1, timeZone: 'Mars' }] }], 'not a time zone'],
     [[], 'links.'],
   ])('that make no sense are refused: %j', (value, message) => {

@@ -57,10 +57,16 @@ function wheneverUp({ name }: LinkSettings): ContactWindow {
 
 function lastStart(rule: WindowSettings, nowMs: number): number | undefined {
   // croner counts whole seconds, and a run at this very second as not yet past
-  return cronOf(rule).previousRuns(1, new Date(nowMs + 1000))[0]?.getTime()
+  return cronOf(rule)
+    .previousRuns(1, new Date(nowMs + 1000))[0]
+    ?.getTime()
 }
 
-function occurrence(link: LinkSettings, rule: WindowSettings, startMs: number | undefined): ContactWindow | undefined {
+function occurrence(
+  link: LinkSettings,
+  rule: WindowSettings,
+  startMs: number | undefined,
+): ContactWindow | undefined {
   if (startMs === undefined) return undefined
   return {
     id: `${rule.name ?? link.name} ${new Date(startMs).toISOString()}`,
@@ -77,7 +83,10 @@ function cronOf(rule: WindowSettings): Cron {
   let cron = CRONS.get(rule)
   if (!cron) {
     const [hour, minute] = rule.start.split(':').map(Number)
-    cron = new Cron(`0 ${minute} ${hour} * * ${rule.days?.join(',') ?? '*'}`, { timezone: rule.timeZone, paused: true })
+    cron = new Cron(`0 ${minute} ${hour} * * ${rule.days?.join(',') ?? '*'}`, {
+      timezone: rule.timeZone,
+      paused: true,
+    })
     CRONS.set(rule, cron)
   }
   return cron

@@ -12,7 +12,10 @@ export interface SlowProxy extends AsyncDisposable {
   cutAll(): void
 }
 
-export async function openSlowProxy(to: URL, options: { readonly delayMs: number; readonly bytesPerSecond: number }): Promise<SlowProxy> {
+export async function openSlowProxy(
+  to: URL,
+  options: { readonly delayMs: number; readonly bytesPerSecond: number },
+): Promise<SlowProxy> {
   const sockets = new Set<Socket>()
   let bytesDown = 0
   const down = lane(options)

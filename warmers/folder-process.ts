@@ -1,4 +1,4 @@
-/** For tests only: `node serve-folder.ts FOLDER ADDRESS` serves static files; prints its port. */
+/** For tests only: `node folder-process.ts FOLDER ADDRESS` serves static files; prints its port. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { folderFiles, staticFiles } from './testing.ts'
