@@ -40,13 +40,12 @@ export function itemsToKeep(): Map<string, Buffer> {
   return items
 }
 
-export async function openPinWorld(): Promise<PinWorld> {
+export async function openPinWorld(files: ReadonlyMap<string, Buffer> = itemsToKeep()): Promise<PinWorld> {
   await using stack = new AsyncDisposableStack()
   const origin = stack.use(await openOrigin())
   const { path: folder } = stack.use(await mkdtempDisposable(join(tmpdir(), 'towerlight-pins-')))
   const root = join(folder, 'root.json')
   await writeFile(root, origin.root)
-  const files = itemsToKeep()
   const pin = { ipfs: true, s3: true }
   await origin.publish(DATASET, Object.fromEntries(files) as Files, { pin, priority: 0 })
   const [kubo, minio] = await Promise.all([startKubo(), startMinio(6)])

@@ -1,0 +1,43 @@
+/** Five hundred damages to a store of a gigabyte, healed from S3, Kubo and another node. */
+import { expect, it } from 'vitest'
+import { bytesOf } from '../store/testing.ts'
+import { DAMAGES, damageAndRead } from './test-pin-damage.ts'
+import { fill, itemsToKeep, openPinWorld, untilPinned, upstreamOf } from './test-pins.ts'
+
+const ROUNDS = 500
+const LARGE = 110
+const LARGE_BYTES = 9_500_000
+const HEAL_MS = 4000
+
+it('500 random damages cost not one wrong byte', async () => {
+  const files = itemsToKeep()
+  for (let n = 0; n < LARGE; n++) files.set(`films/${n}.mp4`, bytesOf(`film ${n}`, LARGE_BYTES))
+  await using world = await openPinWorld(files)
+  const s3 = { s3Url: world.minio.url }
+  const kubo = { ipfsApi: [world.kubo.url] }
+  const pins = new Set(files.values().map(bytes => bytes.toString('latin1'))).size + 1
+  await using whole = await world.start(await world.folder(), { ...s3, ...kubo, ...upstreamOf(world) })
+  await fill(whole)
+  whole.owner.pins!.wake()
+  await untilPinned(whole, pins, 20 * 60_000)
+
+  const folder = await world.folder()
+  {
+    await using filling = await world.start(folder, upstreamOf(world))
+    await fill(filling)
+  }
+  const healed = new Map<string, number>()
+  // each source is asked first in a third of the rounds
+  for (const [at, sources] of [s3, kubo, { peers: [whole.url] }].entries()) {
+    await using node = await world.start(folder, { memoryBytesMax: 0, ...sources })
+    for (let round = at; round < ROUNDS; round += 3) {
+      const damage = DAMAGES[Math.floor(round / 3) % DAMAGES.length]!
+      const { wrong, refused, slowestMs } = await damageAndRead(node, files, damage, `long ${round}`)
+      expect({ round, damage, wrong, refused }).toEqual({ round, damage, wrong: [], refused: [] })
+      expect(slowestMs).toBeLessThan(HEAL_MS)
+    }
+    for (const [source, heals] of Object.entries(node.owner.store.usage().healedBy)) healed.set(source, heals)
+  }
+  expect([...healed.keys()].filter(name => name !== 'here').length).toBeGreaterThanOrEqual(3)
+  console.log(`healed: ${JSON.stringify(Object.fromEntries(healed))}`)
+})
