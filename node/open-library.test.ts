@@ -105,9 +105,9 @@ describe('reading', () => {
     const begin = { first: 0, last: first!.sizeBytes - 1 }
     expect(item.residency(begin)).toEqual({ state: 'present', tier: 'hot' })
     expect(read(item, begin).equals(files['c/large.bin'].subarray(0, first!.sizeBytes))).toBe(true)
-    expect(library.missing(dataset).extents.filter(({ path }) => path === 'c/large.bin')).toHaveLength(
-      large.extents.length - 1,
-    )
+    expect(
+      (await library.missing(dataset)).extents.filter(({ path }) => path === 'c/large.bin'),
+    ).toHaveLength(large.extents.length - 1)
   })
 
   it('asks the heal sources for a chunk that was damaged, and answers from there', async () => {
@@ -174,7 +174,7 @@ describe('trust', () => {
     const { root } = release.items.get('b/block.bin')!
     expect(library.isDenied(root)).toBe(true)
     await expect.poll(() => store.has(root), { timeout: 10_000 }).toBe(false)
-    expect(library.missing(dataset)).toEqual({ nodes: [], extents: [] })
+    expect(await library.missing(dataset)).toEqual({ nodes: [], extents: [] })
   })
 })
 

@@ -55,7 +55,7 @@ export interface NodeLibrary extends Library, AsyncDisposable {
    */
   acceptRelease(dataset: string, manifestBytes: Uint8Array): Promise<void>
   /** Of the newest accepted release. Only the catalog's own extents until the catalog is here. */
-  missing(dataset: string): Missing
+  missing(dataset: string): Promise<Missing>
   /** The same page by page, for callers that need not have all of it at once. */
   streamMissing(dataset: string): AsyncGenerator<Missing>
   /**
@@ -207,7 +207,7 @@ class StoreLibrary implements NodeLibrary {
     return this.#releases.acceptRelease(dataset, manifestBytes)
   }
 
-  missing(dataset: string): Missing {
+  missing(dataset: string): Promise<Missing> {
     return this.#releases.missing(dataset)
   }
 

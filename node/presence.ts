@@ -31,7 +31,7 @@ export class Presence {
   constructor(store: ContentStore) {
     this.#store = store
     const changed = () => void this.#changes++
-    store.watch({ extentCame: changed, extentWent: changed, nodeCame: changed })
+    store.watch({ extentCame: changed, extentWent: changed, nodeCame: changed, begunAnew: changed })
   }
 
   /** As of the last count; one is begun when it is out of date. */

@@ -78,9 +78,13 @@ export class Releases {
   readonly #activating = new Map<string, Promise<boolean>>()
   /** Why the last try to activate did not: the item to look at first the next time. */
   readonly #witness = new Map<string, string>()
+  /** Pages of which every item was here, until anything goes: a look for what is missing skips them. */
+  readonly #wholePages = new Set<Sha256>()
 
   constructor(parts: ReleaseParts) {
     this.#parts = parts
+    const went = () => this.#wholePages.clear()
+    parts.store.watch({ extentWent: went, begunAnew: went })
   }
 
   datasets(): readonly string[] {
@@ -135,17 +139,17 @@ export class Releases {
   }
 
   /** Of the newest accepted release. Only the catalog's own extents until the catalog is here. */
-  missing(dataset: string): Missing {
+  async missing(dataset: string): Promise<Missing> {
     const nodes: Cid[] = []
     const extents: MissingExtent[] = []
-    for (const page of this.#missingByPage(dataset)) {
+    for await (const page of this.streamMissing(dataset)) {
       nodes.push(...page.nodes)
       extents.push(...page.extents)
     }
     return { nodes, extents }
   }
 
-  /** The same page by page, for callers that need not have all of it at once. */
+  /** The same page by page, for callers that need not have all of it at once. Serving goes on in between. */
   async *streamMissing(dataset: string): AsyncGenerator<Missing> {
     for (const page of this.#missingByPage(dataset)) {
       if (page.nodes.length + page.extents.length > 0) yield page
@@ -207,9 +211,13 @@ export class Releases {
   /** The items of a page that are not wholly here; what is denied is not missed. */
   #lacking({ dataset, catalog }: Release, page: number): ItemInventory[] {
     const { store, trust } = this.#parts
-    return inventoryOf(store, catalog.entries(page)).filter(
+    const digest = catalog.digestOf(page)
+    if (this.#wholePages.has(digest)) return []
+    const lacking = inventoryOf(store, catalog.entries(page)).filter(
       item => !isWhole(item) && !trust.isDenied({ dataset, ...item.entry }),
     )
+    if (lacking.length === 0) this.#wholePages.add(digest)
+    return lacking
   }
 
   *#missingByPage(dataset: string): Generator<Missing> {

@@ -165,6 +165,7 @@ export class StoreParts {
     this.quarantine.reload()
     this.memory.clear()
     this.tiers.restart(this.newPolicy())
+    for (const watcher of this.watchers) watcher.begunAnew?.()
     next()
   }
 

@@ -138,6 +138,8 @@ export interface StoreWatcher {
   /** Evicted, removed or quarantined. */
   extentWent?(cid: Cid, sizeBytes: number): void
   nodeCame?(cid: Cid): void
+  /** The database was replaced: what was here has to be asked again. */
+  begunAnew?(): void
 }
 
 export interface StoreUsage {
