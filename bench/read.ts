@@ -10,7 +10,7 @@
  * `ofBound` is the share of what a verified read must cost at least: (CPU of SHA-256 over the chunks
  * that cover the request + CPU of NGINX for the same request) / ours; 1 is the limit.
  *
- * `towerlight-nginx` is the node behind our NGINX on the same core, `nginx-nginx` that NGINX in front of a plain
+ * `towerlight-2` (only when named) is the node with a worker, both on one core. `towerlight-nginx` is the node behind our NGINX on the same core, `nginx-nginx` that NGINX in front of a plain
  * one (CPU of both together); `…-h2` over TLS and HTTP/2, by h2load. `fairness`: 48 small clients beside 16 bulk ones; what the small ones wait, what the bulk ones lose.
  *
  * Run as `node bench/read.ts [--seconds 3] [--rounds 3] [--servers nginx,towerlight,towerlight-nginx,varnish,node] [--only 1k,64k]
@@ -28,6 +28,7 @@ import {
   startNginx,
   startPlainNode,
   startTowerlight,
+  startTwoTowerlights,
   startVarnish,
 } from './read/servers.ts'
 import { sha256Us } from './read/sha256.ts'
@@ -59,13 +60,14 @@ const names = values.servers.split(',')
 const nginx = stack.use(await startNginx(place))
 const servers: BenchServer[] = []
 if (names.includes('nginx')) servers.push(nginx)
-const towerlight = names.some(name => name.startsWith('towerlight'))
+const towerlight = names.some(name => name === 'towerlight' || name === 'towerlight-nginx')
   ? stack.use(await startTowerlight(place))
   : undefined
 if (towerlight && names.includes('towerlight')) servers.push(towerlight)
 if (towerlight && names.includes('towerlight-nginx')) {
   servers.push(stack.use(await startFront(place, towerlight)), stack.use(await startFront(place, nginx)))
 }
+if (names.includes('towerlight-2')) servers.push(stack.use(await startTwoTowerlights(place)))
 if (names.includes('varnish')) servers.push(stack.use(await startVarnish(place, nginx, sizes.bigMib + 512)))
 if (names.includes('node')) servers.push(stack.use(await startPlainNode(place)))
 

@@ -72,6 +72,7 @@ const Settings = z.strictObject({
     .min(1)
     .default(7)
     .describe('every stored byte is read and proven again within so many days'),
+  workers: count.min(0).max(64).default(0).describe('more HTTP processes beside the owner, read-only'),
   drainMs: count.min(0).default(10_000).describe('time for open answers to finish at the end'),
   powerSupply: z.string().default('/sys/class/power_supply').describe('folder where the battery is read'),
   logLevel: z
@@ -103,6 +104,7 @@ const VARIABLES = {
   s3Url: 'TOWER_S3_URL',
   peers: 'TOWER_PEERS',
   scrubDays: 'TOWER_SCRUB_DAYS',
+  workers: 'TOWER_WORKERS',
   drainMs: 'TOWER_DRAIN_MS',
   powerSupply: 'TOWER_POWER_SUPPLY',
   logLevel: 'TOWER_LOG_LEVEL',

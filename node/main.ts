@@ -30,6 +30,7 @@ import { Renditions } from './renditions/renditions.ts'
 import { registerPinMetrics } from './pin-metrics.ts'
 import { joinedRepoView, trustRepoView } from './repo-view.ts'
 import { Scrubbing } from './scrubbing.ts'
+import { startWorkers } from './workers.ts'
 
 export interface RunningNode extends AsyncDisposable {
   /** `http://127.0.0.1:8080/` */
@@ -76,11 +77,13 @@ export async function startNode(
     {
       library: owner.library,
       repo: joinedRepoView(trustRepoView(owner.trust), packView(repository)),
-      routes: [ipfsGateway({
+      routes: [
+        ipfsGateway({
           blocks: owner.library,
           isDenied: root => owner.library.isDenied(root),
           mediaTypeOf: root => owner.library.mediaTypeOf(root),
-        })],
+        }),
+      ],
       renditions,
       status: () => ({ ...statusOf(owner, undefined, startedAtMs, scrubbing.report) }),
       log,
@@ -90,8 +93,40 @@ export async function startNode(
   stack.defer(() => server.close(config.drainMs))
   registerPinMetrics(server.metrics.registry, owner, () => scrubbing.report)
   const fd = inheritedSocketOf(process.env, process.pid)
-  const { port } = await server.listen(fd === undefined ? { port: config.port, host: config.host } : { fd })
+  const address = { host: config.host, reusePort: config.workers > 0 }
+  const { port } = await server.listen(fd === undefined ? { port: config.port, ...address } : { fd })
   const url = `http://${config.host.includes(':') ? `[${config.host}]` : config.host}:${port}/`
+  if (config.workers > 0) {
+    const {
+      workers: count,
+      drainMs,
+      logLevel,
+      memoryBytesMax,
+      hotBytesMax,
+      warmBytesMax,
+      reserveBytes,
+    } = config
+    const sizes = { memoryBytesMax, hotBytesMax, warmBytesMax, reserveBytes }
+    const settings = {
+      folder: config.data,
+      warmFolder: config.warm,
+      ...sizes,
+      drainMs,
+      logLevel,
+      at: { port, ...address },
+    }
+    const onDeath = (pid: number | undefined, why: string) => log.error({ pid, why }, 'a worker died')
+    const about = {
+      count,
+      settings,
+      server: server.server,
+      temporary: tmpdir(),
+      fd,
+      library: owner.library,
+      onDeath,
+    }
+    stack.use(await startWorkers(about))
+  }
   if (receives) stack.use(await listenForReleases(owner, repository, config, warmer))
   const methods = ownerMethods(owner, url, startedAtMs, () => scrubbing.report)
   stack.use(await serveControl(controlSocketOf(config, tmpdir()), methods))

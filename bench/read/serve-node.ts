@@ -2,7 +2,7 @@
  * The whole node under load, in a process of its own: `node bench/read/serve-node.ts <folder>` publishes the
  * files there as `bench/read` into a repository, fills a store from it, and serves that.
  *
- * With BENCH_LIBRARY=test the HTTP part alone, over files that are verified chunk by chunk.
+ * With BENCH_WORKERS=1 in two processes. With BENCH_LIBRARY=test the HTTP part alone, over files that are verified chunk by chunk.
  */
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
@@ -30,6 +30,7 @@ async function serveNode(): Promise<number> {
     TOWER_UPSTREAM: pathToFileURL(`${repository}/`).href,
     TOWER_ROOT: join(keys, 'root.json'),
     TOWER_PORT: '0',
+    TOWER_WORKERS: process.env.BENCH_WORKERS ?? '0',
     TOWER_LOG_LEVEL: 'warn',
     TOWER_REFRESH_SECONDS: '86400',
   }

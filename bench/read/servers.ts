@@ -13,7 +13,14 @@ import { EdgeError } from '../../manifests/errors.ts'
 import { writeNginx } from '../../nginx/write.ts'
 
 export interface BenchServer extends AsyncDisposable {
-  readonly name: 'towerlight' | 'towerlight-nginx' | 'nginx' | 'nginx-nginx' | 'varnish' | 'node'
+  readonly name:
+    | 'towerlight'
+    | 'towerlight-2'
+    | 'towerlight-nginx'
+    | 'nginx'
+    | 'nginx-nginx'
+    | 'varnish'
+    | 'node'
   readonly port: number
   readonly pid: number
   /** With TLS and HTTP/2. */
@@ -31,6 +38,12 @@ export interface Place {
 export async function startTowerlight({ dir, core }: Place): Promise<BenchServer> {
   const script = new URL('serve-node.ts', import.meta.url).pathname
   return startScript('towerlight', script, [join(dir, 'files')], core)
+}
+
+/** Two processes on one port, on the same core: what sharing costs. */
+export async function startTwoTowerlights({ dir, core }: Place): Promise<BenchServer> {
+  const script = new URL('serve-node.ts', import.meta.url).pathname
+  return startScript('towerlight-2', script, [join(dir, 'files')], core, { BENCH_WORKERS: '1' })
 }
 
 export async function startPlainNode({ dir, core }: Place): Promise<BenchServer> {
@@ -118,16 +131,18 @@ async function startScript(
   script: string,
   args: readonly string[],
   core: number,
+  env: NodeJS.ProcessEnv = {},
 ): Promise<BenchServer> {
-  const child = pinned(core, [process.execPath, script, ...args])
+  const child = pinned(core, [process.execPath, script, ...args], env)
   for await (const line of createInterface({ input: child.stdout! })) {
     if (line.startsWith('PORT ')) return holding(name, Number(line.slice(5)), child.pid as number, child)
   }
   throw new Error(`${name} did not start`)
 }
 
-function pinned(core: number, command: readonly string[]): ChildProcess {
+function pinned(core: number, command: readonly string[], env: NodeJS.ProcessEnv = {}): ChildProcess {
   return spawn('taskset', ['-c', String(core), ...command], {
+    env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', process.env.BENCH_VERBOSE ? 'inherit' : 'ignore'],
   })
 }

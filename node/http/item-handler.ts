@@ -32,6 +32,8 @@ export interface ItemHandlerParts {
   readonly observer: AnswerObserver
   /** Without it, queries for renditions give the original. */
   readonly renditions?: RenditionSource | undefined
+  /** In a worker: failures are the owner's to tell, it may know better. */
+  readonly handOver?: ((req: IncomingMessage, res: ServerResponse) => void) | undefined
   readonly now: () => number
   /** `Retry-After` where the library cannot say: the item itself is not known yet. */
   readonly retryAfterSeconds: number
@@ -56,7 +58,7 @@ export class ItemHandler {
   /** @returns false when no item is meant (a listing, perhaps) and nothing was done. */
   handle(req: IncomingMessage, res: ServerResponse, url: string): boolean {
     const startedAt = performance.now()
-    const { library, observer, now, retryAfterSeconds } = this.#parts
+    const { library, observer, now, retryAfterSeconds, handOver } = this.#parts
     let target: ItemTarget | undefined
     let item: OpenItem
     try {
@@ -67,10 +69,11 @@ export class ItemHandler {
         target.kind === 'path' ? library.open(target.dataset, target.path) : library.openDigest(target.sha256)
     } catch (error) {
       // It may be a folder without its slash: the listings know.
-      if (target?.kind === 'path' && isEdgeError(error, 'ITEM_UNKNOWN')) return false
+      if (handOver || (target?.kind === 'path' && isEdgeError(error, 'ITEM_UNKNOWN'))) return false
       refuseExchange(observer, { req, res, startedAt }, error, retryAfterSeconds)
       return true
     }
+    if (handOver && target.query !== '') return false // renditions
     const fields = this.#fieldsOf(item, target)
     const wishes = wishesOf(req, target.query)
     const exchange: ItemExchange = { req, res, startedAt, item, fields, nowMs: now(), wishes }

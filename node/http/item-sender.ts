@@ -7,7 +7,7 @@
  * fetched before anything is promised, or refused with `Retry-After`.
  */
 import { hash } from 'node:crypto'
-import type { ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { type Sha256, openSha256 } from '../../manifests/digest.ts'
 import { EdgeError } from '../../manifests/errors.ts'
 import type { ByteRange } from '../../manifests/extent.ts'
@@ -43,6 +43,8 @@ export interface ItemSenderParts {
   readonly observer: AnswerObserver
   /** More transfers than this at once are a health miss: 503. */
   readonly transfersMax: number
+  /** In a worker: what cannot be had here is the owner's business. */
+  readonly handOver?: ((req: IncomingMessage, res: ServerResponse) => void) | undefined
 }
 
 export class ItemSender {
@@ -163,7 +165,7 @@ export class ItemSender {
 
   #enqueue(exchange: ItemExchange, status: 200 | 206, ranges: readonly ByteRange[], source: Source): void {
     const { res, item, fields, nowMs, wishes } = exchange
-    const { queue, library, transfersMax, observer } = this.#parts
+    const { queue, library, transfersMax, observer, handOver } = this.#parts
     if (queue.active >= transfersMax) {
       return refuseExchange(observer, exchange, new EdgeError('OVERLOADED', 'too many transfers at once'), 1)
     }
@@ -183,8 +185,10 @@ export class ItemSender {
         const wholeDigest = status === 200 ? wholeDigestFor(exchange) : undefined
         res.writeHead(status, withWishes(list, wishes, item.path, wholeDigest))
       },
-      refuse: error =>
-        refuseExchange(observer, exchange, asItemAbsent(error, item), library.retryAfterSeconds(item)),
+      refuse: error => {
+        if (handOver) handOver(exchange.req, res)
+        else refuseExchange(observer, exchange, asItemAbsent(error, item), library.retryAfterSeconds(item))
+      },
       done: (outcome, sentBytes) => {
         if (outcome !== 'refused')
           noteAnswer(observer, exchange, outcome === 'sent' ? status : 499, source, sentBytes)
@@ -203,7 +207,8 @@ export class ItemSender {
     source: Source,
   ): void {
     const { req, res, item } = exchange
-    const { observer, library } = this.#parts
+    const { observer, library, handOver } = this.#parts
+    if (handOver) return handOver(req, res)
     const giveUp = (error: unknown): void => {
       const more = ['Cache-Status', `towerlight; fwd=${source}`]
       refuseExchange(observer, exchange, asItemAbsent(error, item), library.retryAfterSeconds(item), more)

@@ -48,6 +48,11 @@ export interface NodeServerParts {
   readonly routes?: readonly Route[]
   /** Smaller versions of pictures (`?w=`); the original without. */
   readonly renditions?: RenditionSource
+  /**
+   * In a worker: everything but items' bytes that are here goes to the process that owns the store.
+   * Nothing of the answer has been sent.
+   */
+  readonly handOver?: (req: IncomingMessage, res: ServerResponse) => void
   readonly metrics?: HttpMetrics
   readonly log?: Logger
   readonly now?: () => number
@@ -113,10 +118,10 @@ export function createNodeServer(parts: NodeServerParts, given: Partial<NodeServ
   const memory = new MemoryTier(limits.memoryBytesMax)
   const pool = new BufferPool(16 * 1024 * 1024)
   const queue = new SendQueue(pool, { stallMs: limits.stallMs, onFault: error => observer.fault(error) })
-  const { library, renditions, now = Date.now } = parts
+  const { library, renditions, handOver, now = Date.now } = parts
   const { transfersMax, retryAfterSeconds } = limits
-  const sender = new ItemSender({ library, memory, pool, queue, observer, transfersMax })
-  const items = new ItemHandler({ library, sender, observer, renditions, now, retryAfterSeconds })
+  const sender = new ItemSender({ library, memory, pool, queue, observer, transfersMax, handOver })
+  const items = new ItemHandler({ library, sender, observer, renditions, handOver, now, retryAfterSeconds })
 
   const elsewhere = new Set<ServerResponse>()
   const server = createServer(
@@ -163,9 +168,10 @@ function listenerOf(
   metrics: HttpMetrics,
   limits: NodeServerLimits,
 ): RequestListener {
-  const { repo, routes = [] } = parts
+  const { repo, routes = [], handOver } = parts
   let rest: Promise<AppListener> | undefined
   const elsewhere = async (req: IncomingMessage, res: ServerResponse, url: string): Promise<void> => {
+    if (handOver) return handOver(req, res)
     const route = routes.find(({ prefix }) => url.startsWith(prefix))
     if (route) return route.handle(req, res)
     if (repo && url.startsWith('/repo/')) return answerRepo(repo, req, res, url.split('?', 1)[0] as string)
