@@ -203,6 +203,7 @@ async function listenForReleases(
   const pinnedRoot = config.root ? await readFile(config.root) : owner.trust.record.accepted?.roots[0]
   const route = publishReceiver({
     storage: folderStorage(repository),
+    packs: packView(repository),
     uploadsFolder: join(config.data, 'uploads'),
     ...(pinnedRoot && { pinnedRoot }),
     limits: { fileBytesMax: UPLOAD_BYTES_MAX, reserveBytes: config.reserveBytes },

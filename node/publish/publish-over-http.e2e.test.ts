@@ -22,6 +22,7 @@ import { findTarget } from '../../manifests/tuf/accepted-state.ts'
 import { loadRepository } from '../../manifests/tuf/repository.ts'
 import { generateKeyPem, parseSigningKey, type SigningKey } from '../../manifests/tuf/signing-key.ts'
 import { problemOf, sendProblem } from '../http/problem.ts'
+import { packView } from '../pack-view.ts'
 import { httpStorage } from './http-storage.ts'
 import { publishReceiver } from './receiver.ts'
 
@@ -47,6 +48,7 @@ beforeEach(async () => {
   meddle = () => undefined
   const receiver = publishReceiver({
     storage: repository,
+    packs: packView(join(folder.path, 'repository')),
     uploadsFolder: join(folder.path, 'uploads'),
     pinnedRoot,
     limits: { fileBytesMax: 1024 ** 3, reserveBytes: 0 },

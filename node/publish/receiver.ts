@@ -31,6 +31,7 @@ import {
 import { parseTargets } from '../../manifests/tuf/metadata.ts'
 import type { TufKey } from '../../manifests/tuf/public-key.ts'
 import { loadRepository } from '../../manifests/tuf/repository.ts'
+import { answerRepo, type RepoView } from '../http/repo-handler.ts'
 import type { Route } from '../http/server.ts'
 import { checkRelease, hashPrefixed } from './release-check.ts'
 import { PublishSessions, SESSION_PATH } from './session.ts'
@@ -38,6 +39,8 @@ import { Uploads, type UploadLimits } from './uploads.ts'
 
 export interface ReceiverOptions {
   readonly storage: RepositoryStorage
+  /** The storage's packs and deltas, verified at each read. */
+  readonly packs: RepoView
   /** For parts of files on their way in; same file system as the repository. */
   readonly uploadsFolder: string
   /** The root that an empty repository is begun from; without one it cannot be begun over HTTP. */
@@ -85,7 +88,7 @@ class Receiver {
       throw new EdgeError('NOT_FOUND', 'no such part of /publish/')
     const reads = req.method === 'GET' || req.method === 'HEAD'
     if (kind === 'list' && reads) return sendJson(res, 200, { paths: await this.#storage.list(path) })
-    if (kind === 'files' && reads) return await this.#read(path, req, res)
+    if (kind === 'files' && reads) return await answerRepo(this.#view(), req, res, `/repo/${path}`)
     this.#sessions.require(req)
     if (kind === 'parts') return await this.#part(path, req, res)
     if (kind === 'files' && req.method === 'PUT') return await this.#put(path, req, res)
@@ -108,30 +111,26 @@ class Receiver {
     res.writeHead(204).end()
   }
 
-  async #read(path: string, req: IncomingMessage, res: ServerResponse): Promise<void> {
-    const staged = this.#staged.get(path)
-    const sizeBytes = staged?.length ?? (await this.#storage.size(path))
-    if (sizeBytes === undefined) throw new EdgeError('NOT_FOUND', `${path} is not in this repository`)
-    const range = rangeOf(req.headers.range, sizeBytes)
-    const { offset, length } = range ?? { offset: 0, length: sizeBytes }
-    if (range) res.setHeader('Content-Range', `bytes ${offset}-${offset + length - 1}/${sizeBytes}`)
-    res.writeHead(range ? 206 : 200, {
-      'Content-Length': length,
-      'Content-Type': 'application/octet-stream',
-      'Accept-Ranges': 'bytes',
-    })
-    if (req.method === 'HEAD') return void res.end()
-    if (staged) return void res.end(staged.subarray(offset, offset + length))
-    for (let at = offset; at < offset + length; at += READ_BYTES) {
-      const piece = await this.#storage.read(path, {
-        offset: at,
-        length: Math.min(READ_BYTES, offset + length - at),
-      })
-      if (!piece) return void res.destroy()
-      if (!res.write(piece)) await new Promise(resolve => res.once('drain', resolve).once('close', resolve))
-      if (res.closed) return
+  /** What publishers may read back: as `/repo/`, and what they have staged themselves. */
+  #view(): RepoView {
+    const bytesOf = async (path: string) => this.#staged.get(path) ?? (await this.#signedFile(path))
+    const { packs } = this.#options
+    return {
+      size: async path => (await packs.size(path)) ?? (await bytesOf(path))?.length,
+      async read(path, range, options) {
+        const piece = await packs.read(path, range, options)
+        return piece ?? (await bytesOf(path))?.subarray(range.offset, range.offset + range.length)
+      },
     }
-    res.end()
+  }
+
+  /** Metadata, whose signatures its reader checks, and targets, which their name proves (I1). */
+  async #signedFile(path: string): Promise<Uint8Array | undefined> {
+    const bytes = METADATA_PATH.test(path) || CONTENT_PATH.test(path) ? await this.#storage.read(path) : undefined
+    if (bytes && !path.startsWith(METADATA) && sha256Of(bytes) !== contentDigestOf(path)) {
+      throw new EdgeError('CHUNK_CORRUPT', `${path} is not what its name says`)
+    }
+    return bytes
   }
 
   async #part(path: string, req: IncomingMessage, res: ServerResponse): Promise<void> {
@@ -264,24 +263,11 @@ class Receiver {
   }
 }
 
-const READ_BYTES = 1024 * 1024
-
 function contentDigestOf(path: string): Sha256 {
   const { pack, delta, target } = CONTENT_PATH.exec(path)?.groups ?? {}
   const sha256 = pack ?? delta ?? target
   if (!isSha256(sha256)) throw new EdgeError('PATH_INVALID', `${path} is not a path of a repository`)
   return sha256
-}
-
-function rangeOf(
-  header: string | undefined,
-  sizeBytes: number,
-): { offset: number; length: number } | undefined {
-  const [, first, last] = /^bytes=(\d{1,15})-(\d{0,15})$/.exec(header ?? '') ?? []
-  if (first === undefined) return undefined
-  const end = last ? Math.min(Number(last), sizeBytes - 1) : sizeBytes - 1
-  if (Number(first) > end) throw new EdgeError('RANGE_OUTSIDE_ITEM', `${first} of ${sizeBytes}`)
-  return { offset: Number(first), length: end - Number(first) + 1 }
 }
 
 function countOf(header: string | string[] | undefined, name: string): number {
