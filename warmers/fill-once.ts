@@ -126,7 +126,10 @@ async function* planAll(request: Omit<FillRequest, 'queue'>): AsyncGenerator<Fil
   if (!request.skipRefresh) {
     try {
       refreshed = await refresh(request, options)
-      failures += refreshed.problems.filter(({ what }) => isDatasetName(what)).length
+      // a carrier need not have every dataset
+      failures += refreshed.problems.filter(
+        ({ what, code }) => isDatasetName(what) && code !== 'NOT_FOUND',
+      ).length
       yield { type: 'refreshed', ...refreshed }
     } catch (error) {
       // what was accepted before can be completed without news

@@ -25,7 +25,7 @@ export interface MirrorOptions {
   readonly reserveBytes: number
 }
 
-interface MirrorFile {
+export interface MirrorFile {
   readonly path: string
   readonly sha256: Sha256
   readonly sizeBytes: number
@@ -77,7 +77,7 @@ function filesOf(manifest: Manifest | undefined): MirrorFile[] {
   ]
 }
 
-async function fetchFile(
+export async function fetchFile(
   file: MirrorFile,
   uploads: Uploads,
   upstreams: readonly Upstream[],
