@@ -1,13 +1,12 @@
 /**
  * The store over a folder (DESIGN section 5):
  *
- *   owner.lock · store-format · node.db · staging/ · hot/extents-v1/ · warm/extents-v1/ · ballast
+ *   owner.lock · store-format · node.db · hot/extents-v1/ · warm/extents-v1/ · ballast
  *
  * Opening takes the lock and the database, and looks at nothing else: whatever needs a round over
  * the store runs in the background while content is served (`upkeep.ts`).
  */
 import { mkdirSync } from 'node:fs'
-import { join } from 'node:path'
 import { rawCidOf, type Cid } from '../../manifests/cid.ts'
 import { sha256Of } from '../../manifests/digest.ts'
 import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
@@ -25,7 +24,6 @@ import { Reservations, type Reservation } from './reservations.ts'
 import { retainOnly } from './retain.ts'
 import { HELD } from './schema.ts'
 import { scrub } from './scrubber.ts'
-import { Staging, type StagedPart } from './staging.ts'
 import type {
   ContentStore,
   DiskTier,
@@ -82,9 +80,7 @@ class TowerStore implements ContentStore {
   readonly #upkeep: Upkeep
   readonly #admission: Admission
   readonly #healer: Healer
-  readonly #staging: Staging
   readonly #reservations = new Reservations()
-  #stagedBytes = 0
   #closing: Promise<void> | undefined
 
   constructor(options: StoreOptions, lock: Disposable | undefined) {
@@ -97,8 +93,7 @@ class TowerStore implements ContentStore {
       if (upkeep) upkeep.start(path)
       else aside = path
     })
-    this.#staging = new Staging(join(options.folder, 'staging'))
-    upkeep = new Upkeep(this.#parts, options, this.#staging)
+    upkeep = new Upkeep(this.#parts, options)
     this.#upkeep = upkeep
     this.#admission = new Admission(this.#parts, () => this.#upkeep.adaptToDisk(true))
     this.#healer = new Healer({
@@ -281,11 +276,6 @@ class TowerStore implements ContentStore {
     return this.#reservations.reserve(bytes, this.#parts.tiers.capacityBytes - exemptBytes, why)
   }
 
-  staging(key: string): StagedPart {
-    this.#mustOwn()
-    return this.#staging.part(key)
-  }
-
   async *verify(options: VerifyOptions): AsyncGenerator<VerifyProgress> {
     await this.#upkeep.settled()
     yield* scrub(
@@ -306,7 +296,6 @@ class TowerStore implements ContentStore {
     const { table, tiers, space, events, quarantine } = this.#parts
     const { usedBytes, hotBytes, exemptBytes } = tiers.policy.usage()
     const { extents, verifiedSinceMs } = table.totals()
-    void this.#staging.usedBytes().then(bytes => (this.#stagedBytes = bytes))
     return {
       extents,
       hotBytes,
@@ -315,7 +304,6 @@ class TowerStore implements ContentStore {
       warmBytesMax: this.#options.warmBytesMax,
       heldBytes: exemptBytes,
       reservedBytes: this.#reservations.bytes,
-      stagedBytes: this.#stagedBytes,
       quarantined: quarantine.size,
       healed: events.healed,
       healedBy: events.healedBy(),
@@ -345,7 +333,6 @@ class TowerStore implements ContentStore {
   async #close(): Promise<void> {
     this.#parts.stopped = true
     await this.#parts.tiers.stop()
-    await this.#staging.close()
     await this.#upkeep.stop()
     this.#parts.commits.flush()
     for (const salvage of this.#parts.salvages) salvage[Symbol.dispose]()

@@ -13,7 +13,6 @@ import type { Abortable, ChunkRef, ChunkRule, DagNode } from '../../manifests/ex
 import type { NodeView } from './node-view.ts'
 import type { TierPolicy } from './policy/policy.ts'
 import type { Reservation } from './reservations.ts'
-import type { StagedPart } from './staging.ts'
 
 /** Why an extent may not be evicted (I4). */
 export type Hold = 'pinned' | 'mustHave'
@@ -97,8 +96,6 @@ export interface ContentStore extends AsyncDisposable {
    * @throws EdgeError `STORE_FULL`; the message gives the shortfall in bytes (I7).
    */
   reserve(bytes: number, why: string): Promise<Reservation>
-  /** What has arrived of a frame or patch; survives kill -9 (I9). The key is any text up to 200 characters. */
-  staging(key: string): StagedPart
 
   /**
    * Proves everything, in rotation from where the last call ended; damage is quarantined.
@@ -150,7 +147,6 @@ export interface StoreUsage {
   readonly warmBytesMax: number
   readonly heldBytes: number
   readonly reservedBytes: number
-  readonly stagedBytes: number
   readonly quarantined: number
   readonly healed: number
   /** By the name of the source; `here` is another tier. */

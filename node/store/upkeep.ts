@@ -7,28 +7,24 @@ import { keepBallast } from './ballast.ts'
 import type { StoreParts } from './parts.ts'
 import { reconcile } from './reconcile.ts'
 import { Salvage, type SalvagedBlock } from './salvage.ts'
-import type { Staging } from './staging.ts'
 import type { StoreOptions } from './store.ts'
 
 const TICK_MS = 1000
 const PROMISED_AT_ONCE = 1000
-const STAGED_AGE_MAX_MS = 14 * 24 * 3600 * 1000
 /** The policy is told of lost space from so much on. */
 const CAPACITY_STEP = 0.005
 
 export class Upkeep {
   readonly #parts: StoreParts
   readonly #options: StoreOptions
-  readonly #staging: Staging
   readonly #ticking: NodeJS.Timeout | undefined
   #asides: string[] = []
   #ready: Promise<void> = Promise.resolve()
   #running: Promise<void> = Promise.resolve()
 
-  constructor(parts: StoreParts, options: StoreOptions, staging: Staging) {
+  constructor(parts: StoreParts, options: StoreOptions) {
     this.#parts = parts
     this.#options = options
-    this.#staging = staging
     if (!parts.owner) return
     this.#ticking = setInterval(() => this.#tick(), TICK_MS).unref()
   }
@@ -97,7 +93,6 @@ export class Upkeep {
       onGone: (cid, sizeBytes) => parts.went(cid, sizeBytes),
     })
     if (!parts.stopped) parts.rebuilding = false
-    await this.#staging.prune(parts.now(), STAGED_AGE_MAX_MS)
     await keepBallast(this.#options.folder, this.#options.reserveBytes, parts.space.spareBytes('hot'))
   }
 
