@@ -1,34 +1,65 @@
 /**
  * Buffers that are used again: megabytes allocated for each frame make the collector run all the
- * time (a fifth of a fill's CPU), since it counts memory outside its heap, too.
+ * time (a fifth of a fill's CPU), since it counts memory outside its heap, too. And no more of them at
+ * once than keep two cores and the disk busy, however many connections there are: what waits for
+ * its turn is on disk, not in memory.
  */
 export interface Lease extends Disposable {
   /** Exactly as long as asked for; old bytes in it. Must not be used after the lease. */
   readonly bytes: Buffer
 }
 
-const KEPT_BYTES_MAX = 32 * 1024 * 1024
+/** Leased at once; a single bigger buffer is alone. */
+const LEASED_BYTES_MAX = 16 * 1024 * 1024
+const KEPT_BYTES_MAX = 16 * 1024 * 1024
 /** Sizes are rounded up, so that one fits many. */
 const STEP_BYTES = 1024 * 1024
 
 const free: Buffer[] = []
 let freeBytes = 0
+let leasedBytes = 0
+const waiting: { readonly sizeBytes: number; readonly start: () => void }[] = []
 
-export function leaseBuffer(sizeBytes: number): Lease {
-  const at = free.findIndex(buffer => buffer.length >= sizeBytes)
-  const whole =
-    at >= 0
-      ? free.splice(at, 1)[0]!
-      : Buffer.allocUnsafeSlow(Math.ceil(Math.max(sizeBytes, 1) / STEP_BYTES) * STEP_BYTES)
-  if (at >= 0) freeBytes -= whole.length
+/** In the order of asking. Whoever holds a lease must not wait for another one. */
+export async function leaseBuffer(sizeBytes: number): Promise<Lease> {
+  if (waiting.length > 0 || !fits(sizeBytes)) {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    waiting.push({ sizeBytes, start: resolve })
+    await promise
+  } else {
+    leasedBytes += sizeBytes
+  }
+  const whole = take(sizeBytes)
   let isOver = false
   return {
     bytes: whole.subarray(0, sizeBytes),
     [Symbol.dispose]() {
-      if (isOver || freeBytes + whole.length > KEPT_BYTES_MAX) return
+      if (isOver) return
       isOver = true
-      free.push(whole)
-      freeBytes += whole.length
+      give(whole)
+      leasedBytes -= sizeBytes
+      while (waiting[0] && fits(waiting[0].sizeBytes)) {
+        leasedBytes += waiting[0].sizeBytes
+        waiting.shift()!.start()
+      }
     },
   }
+}
+
+function fits(sizeBytes: number): boolean {
+  return leasedBytes === 0 || leasedBytes + sizeBytes <= LEASED_BYTES_MAX
+}
+
+function take(sizeBytes: number): Buffer {
+  const at = free.findIndex(buffer => buffer.length >= sizeBytes)
+  if (at < 0) return Buffer.allocUnsafeSlow(Math.ceil(Math.max(sizeBytes, 1) / STEP_BYTES) * STEP_BYTES)
+  const [whole] = free.splice(at, 1)
+  freeBytes -= whole!.length
+  return whole!
+}
+
+function give(whole: Buffer): void {
+  if (freeBytes + whole.length > KEPT_BYTES_MAX) return
+  free.push(whole)
+  freeBytes += whole.length
 }

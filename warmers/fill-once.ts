@@ -66,6 +66,8 @@ export interface PlanNews {
   readonly schedule?: Schedule
 }
 
+const READ_AHEAD_BYTES = 32 * 1024
+
 interface Planned {
   readonly schedule: Schedule | undefined
   readonly refreshed: Refreshed | undefined
@@ -83,7 +85,7 @@ export async function* fillOnce(request: FillRequest): AsyncGenerator<FillEvent>
   const since = performance.now()
   const spent = wireMeter(request)
   const served = servedBy(request.releases)
-  const { refreshed, prepared, plans, failures } = yield* planAll(request)
+  const { refreshed, prepared, plans, failures } = yield* planAll({ readAheadBytes: READ_AHEAD_BYTES, ...request })
   yield { type: 'planned', ...planReport(plans, refreshed?.idle, spent()) }
 
   const events = new Channel<FillEvent>()

@@ -22,6 +22,8 @@ export interface PrepareTools extends FetchTools {
   readonly store: BatchStore & NodeStore & Pick<ContentStore, 'admitNodes'>
   readonly releases: Releases
   readonly requestBytes: number
+  /** See `SourceTools`. */
+  readonly readAheadBytes?: number
   /** What items are worth, within their class; the catalog's order when absent. */
   readonly demand?: Pick<Demand, 'valueOf'>
 }

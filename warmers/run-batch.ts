@@ -164,7 +164,7 @@ async function applyStep(
   let together: BundledExtent[] = []
   let bytes = 0
   const readBase = (cid: Cid, offset: number, length: number) => store.readRange(cid, offset, length, options)
-  using lease = leaseBuffer(span.length)
+  using lease = await leaseBuffer(span.length)
   const bundle = await staged.read(path, span, lease.bytes)
   for await (const extent of source.extentsOf(
     index,

@@ -49,6 +49,11 @@ export async function openDigestCache(folder: string): Promise<DigestCache> {
 export interface SourceTools extends FetchTools {
   readonly cache: DigestCache
   readonly dataset: string
+  /**
+   * A file of which so little is left beside its directory is fetched with it: one request instead
+   * of two. 0 while only planning.
+   */
+  readonly readAheadBytes?: number
 }
 
 /** A source with the nodes above extents that its directory brings. */
@@ -103,11 +108,13 @@ export async function loadDirectory(
   const kept = await tools.cache.get(ref.sha256)
   if (kept) return kept
   const span = { offset: ref.offset, length: ref.size }
+  const isSmall = fileBytes - ref.size <= (tools.readAheadBytes ?? 0)
+  const request = isSmall ? { offset: 0, length: fileBytes } : span
   const purpose = { dataset: tools.dataset, reason: 'directory' }
   let failure: unknown = new EdgeError('UPSTREAM_UNREACHABLE', 'there is no upstream')
   for (let upstreams = tools.upstreams; upstreams.length > 0; upstreams = upstreams.slice(1)) {
     try {
-      await fetchSpans({ ...tools, upstreams }, { path, fileBytes, requests: [span], purpose }, options)
+      await fetchSpans({ ...tools, upstreams }, { path, fileBytes, requests: [request], purpose }, options)
       const bytes = await tools.staged.read(path, span)
       if (sha256Of(bytes) === ref.sha256) {
         await tools.cache.put(ref.sha256, bytes)

@@ -133,7 +133,7 @@ export async function openNode(
       stack.use(
         openHttpUpstream(url, {
           onWire: record => records.push(record),
-          stall: { bytesMin: 1000, ms: 1000 },
+          stall: { bytesMin: 1000, ms: 5000 },
           ...more,
         }),
       ),
