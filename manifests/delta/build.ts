@@ -8,14 +8,13 @@
  */
 import type { Cid } from '../cid.ts'
 import type { ChunkRule, ExtentRef } from '../extent.ts'
-import { EXTENT_BYTES_MAX } from '../unixfs.ts'
+import { Containers, INSIDE_BYTES_MAX } from './containers.ts'
 import { draftOf, draftOfCopies, type Draft } from './draft.ts'
 import { ExtentMatcher } from './extent-matcher.ts'
 import { checkOf, DELTA_MAGIC, encodeHead, keyOf, type DeltaPart, type ItemChange, type NewExtent, type TableRun } from './head.ts'
 import type { Matches } from './match-pool.ts'
 import { OldBytes } from './old-bytes.ts'
 import { OldLayout, type OldItem } from './old-layout.ts'
-import { PART_DIFFERENCE_BYTES_MAX } from './part.ts'
 import { PartBuilder } from './part-builder.ts'
 import { PartReader } from './rebuild.ts'
 import type { ItemDag, ReleaseView } from './release-view.ts'
@@ -42,7 +41,8 @@ const UNLIKE_EXTENT_BYTES_MIN = 1024 * 1024
 const NEIGHBOUR_BYTES = 32 * 1024
 /** A part ends with the extent that brings it so far. */
 const FULL_LITERAL_BYTES = 768 * 1024
-const FULL_DIFFERENCE_BYTES = PART_DIFFERENCE_BYTES_MAX - EXTENT_BYTES_MAX
+const FULL_DIFFERENCE_BYTES = 8 * 1024 * 1024
+const FULL_INSIDE_BYTES = INSIDE_BYTES_MAX
 const FULL_OPERATIONS = 200_000
 const FULL_EXTENTS = 4096
 
@@ -77,12 +77,24 @@ async function goneExtents(layout: OldLayout, to: ReleaseView): Promise<number[]
   return layout.extents.flatMap(({ cid }, index) => (layout.extentIndexOf(cid) === index && !kept.has(index) ? [index] : []))
 }
 
+interface NewExtentPlace {
+  readonly item: ItemDag
+  /** Where the extent begins in the item. */
+  readonly start: number
+  readonly extent: ExtentRef
+  readonly rule: ChunkRule
+  readonly oldItem: OldItem | undefined
+  /** Where its bytes would be in the older release if nothing had changed. */
+  readonly expected: number
+}
+
 class DeltaBuilder {
   readonly #layout: OldLayout
   readonly #to: ReleaseView
   readonly #spool: DeltaSpool
   readonly #old: OldBytes
   readonly #matcher: ExtentMatcher
+  readonly #containers: Containers
   readonly #partBuilder: PartBuilder
   readonly #changes: ItemChange[] = []
   /** By base index of the layout; becomes indexes of the head's list at the end. */
@@ -94,6 +106,7 @@ class DeltaBuilder {
   #openOperations = 0
   #openLiterals = 0
   #openDifferences = 0
+  #openInsides = 0
   #unlikeBytes = 0
   #omittedExtents = 0
   #spooledBytes = 0
@@ -105,6 +118,7 @@ class DeltaBuilder {
     this.#spool = spool
     this.#old = old
     this.#matcher = matcher
+    this.#containers = new Containers(layout, old, to)
     this.#partBuilder = new PartBuilder(layout, this.#old)
   }
 
@@ -121,31 +135,33 @@ class DeltaBuilder {
   async #add(item: ItemDag, ordinal: number, oldItem: OldItem | undefined, rule: ChunkRule): Promise<void> {
     if (this.#seen.has(item.root) || this.#layout.hasRoot(item.root)) return
     this.#seen.add(item.root)
+    let expected = oldItem?.range.from ?? this.#layout.addressOfPath(item.path)
     if (item.extents.length === 1) {
       const [extent] = item.extents as [ExtentRef]
       if (this.#layout.has(extent.cid)) return
-      const end = await this.#addExtent(extent, rule, oldItem, oldItem?.range.from ?? this.#layout.addressOfPath(item.path))
+      const end = await this.#addExtent({ item, start: 0, extent, rule, oldItem, expected })
       if (end !== undefined) this.#changes.push({ ordinal })
       return
     }
     const table = new TableBuilder(this.#layout)
-    let expected = oldItem?.range.from ?? this.#layout.addressOfPath(item.path)
+    let start = 0
     for (const extent of item.extents) {
       const kept = this.#layout.extentIndexOf(extent.cid)
       if (kept !== undefined) expected = table.keep(extent, kept, oldItem)
       else if (this.#seen.has(extent.cid)) table.add({ ...extent, rebuilt: false })
       else {
         this.#seen.add(extent.cid)
-        const end = await this.#addExtent(extent, rule, oldItem, expected)
+        const end = await this.#addExtent({ item, start, extent, rule, oldItem, expected })
         table.add({ ...extent, rebuilt: end !== undefined })
         expected = end ?? expected
       }
+      start += extent.sizeBytes
     }
     this.#changes.push({ ordinal, table: table.done() })
   }
 
   /** @returns where the older release goes on after what the extent's end is like; undefined when it is left out. */
-  async #addExtent(extent: ExtentRef, rule: ChunkRule, oldItem: OldItem | undefined, expected: number): Promise<number | undefined> {
+  async #addExtent({ item, start, extent, rule, oldItem, expected }: NewExtentPlace): Promise<number | undefined> {
     const anchors = this.#matcher.anchors(await this.#to.chunksOf(extent))
     // What has no predecessor is perhaps like its neighbours.
     const place = oldItem ? { from: expected, to: expected + extent.sizeBytes } : { from: expected - NEIGHBOUR_BYTES, to: expected + NEIGHBOUR_BYTES }
@@ -156,15 +172,19 @@ class DeltaBuilder {
       const bytes = await this.#to.readExtent(extent.cid)
       const matches = await this.#matcher.find(bytes, anchors, expected, oldItem)
       if (this.#isUnlike(extent, matches)) return undefined
-      draft = await draftOf(extent, rule, place, bytes, matches, ranges => this.#old.read(ranges))
+      const inside = rule === 'fastcdc-v1' ? await this.#containers.insideOf(item, start, bytes, matches, oldItem) : undefined
+      const { streams } = inside ?? { streams: [] }
+      draft = await draftOf(extent, rule, place, inside?.bytes ?? bytes, inside?.matches ?? matches, streams, ranges => this.#old.read(ranges))
     }
     this.#open.push(draft)
     this.#openOperations += draft.said.alike.operations.length
     this.#openLiterals += draft.said.few.literals.length
     this.#openDifferences += draft.said.alike.differences.length
+    this.#openInsides += draft.streams.reduce((sum, { rawBytes }) => sum + rawBytes, 0)
     const full =
       this.#openLiterals >= FULL_LITERAL_BYTES ||
       this.#openDifferences >= FULL_DIFFERENCE_BYTES ||
+      this.#openInsides >= FULL_INSIDE_BYTES ||
       this.#openOperations >= FULL_OPERATIONS ||
       this.#open.length >= FULL_EXTENTS
     if (full) await this.#endPart()
@@ -193,7 +213,7 @@ class DeltaBuilder {
       this.#spooledBytes += stored.length
     }
     this.#open = []
-    this.#openOperations = this.#openLiterals = this.#openDifferences = 0
+    this.#openOperations = this.#openLiterals = this.#openDifferences = this.#openInsides = 0
   }
 
   /** Applies the part as an edge will. @throws EdgeError `DELTA_INVALID` */

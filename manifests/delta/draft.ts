@@ -6,6 +6,7 @@
  * and other binary tables, where every record has a number that went up by one.
  */
 import type { ChunkRule, ExtentRef } from '../extent.ts'
+import type { NewStream } from './containers.ts'
 import type { Match, Matches } from './match-pool.ts'
 import type { AddressRange, Operation } from './part.ts'
 
@@ -22,6 +23,8 @@ export interface Said {
 export interface Draft {
   readonly extent: ExtentRef
   readonly rule: ChunkRule
+  /** Deflate streams that are made again after the operations, in order. */
+  readonly streams: readonly NewStream[]
   readonly said: Readonly<Record<Way, Said>>
   /** Old bytes that are like some literals, but are too short to be copied. */
   readonly like: readonly AddressRange[]
@@ -44,16 +47,20 @@ export function draftOfCopies(extent: ExtentRef, rule: ChunkRule, place: Address
   const operations = anchors.map(({ length, address }) => ({ literalBytes: 0, copyBytes: length, address, alike: false }))
   const said = { operations, literals: NOTHING, differences: NOTHING }
   const last = anchors.at(-1)
-  return { extent, rule, said: { few: said, many: said, alike: said }, like: [], place, end: last ? last.address + last.length : place.to }
+  return { extent, rule, streams: [], said: { few: said, many: said, alike: said }, like: [], place, end: last ? last.address + last.length : place.to }
 }
 
-/** @param oldBytes the bytes at an address. */
+/**
+ * @param bytes the extent's, or its inside's when it has streams.
+ * @param oldBytes the bytes at an address.
+ */
 export async function draftOf(
   extent: ExtentRef,
   rule: ChunkRule,
   place: AddressRange,
   bytes: Uint8Array,
   matches: Matches,
+  streams: readonly NewStream[],
   oldBytes: (ranges: readonly AddressRange[]) => Promise<Uint8Array>,
 ): Promise<Draft> {
   const equal = joined(matches.equal)
@@ -62,6 +69,7 @@ export async function draftOf(
   return {
     extent,
     rule,
+    streams,
     said: {
       few,
       many: literally(bytes, equal.filter(({ length }) => length >= COPY_BYTES_MIN.many)),

@@ -12,8 +12,9 @@ import type { Sha256 } from '../digest.ts'
 import type { ExtentRef } from '../extent.ts'
 import { EXTENT_BYTES_MAX } from '../unixfs.ts'
 import { ByteReader, ByteWriter } from '../varint.ts'
-import { PART_BYTES_MAX, zigzag, zigzagged } from './part.ts'
+import { PART_BYTES_MAX } from './part.ts'
 import { invalid, pack, readSectionHead, unpack, writeSectionHead } from './section.ts'
+import { zigzag, zigzagged } from './zigzag.ts'
 
 export const DELTA_MAGIC = Buffer.from('TLDELTA1')
 const VERSION = 1

@@ -3,6 +3,7 @@
  */
 import { LRUCache } from 'lru-cache'
 import type { Cid } from '../cid.ts'
+import { inflate } from './deflate.ts'
 import type { OldLayout } from './old-layout.ts'
 import type { AddressRange } from './part.ts'
 import type { ReleaseView } from './release-view.ts'
@@ -12,7 +13,7 @@ const KEPT_BYTES = 32 * 1024 * 1024
 export class OldBytes {
   readonly #layout: OldLayout
   readonly #view: ReleaseView
-  readonly #kept = new LRUCache<Cid, Uint8Array>({ maxSize: KEPT_BYTES, sizeCalculation: bytes => bytes.length + 1 })
+  readonly #kept = new LRUCache<Cid | number, Uint8Array>({ maxSize: KEPT_BYTES, sizeCalculation: bytes => bytes.length + 1 })
 
   constructor(layout: OldLayout, view: ReleaseView) {
     this.#layout = layout
@@ -20,11 +21,12 @@ export class OldBytes {
   }
 
   async extent(index: number): Promise<Uint8Array> {
-    const { cid } = this.#layout.extents[index]!
-    const kept = this.#kept.get(cid)
+    const { cid, stream, sizeBytes } = this.#layout.extents[index]!
+    const key = stream ? index : cid
+    const kept = this.#kept.get(key)
     if (kept) return kept
-    const bytes = await this.#view.readExtent(cid)
-    this.#kept.set(cid, bytes)
+    const bytes = stream ? inflate(await this.read([stream]), sizeBytes) : await this.#view.readExtent(cid)
+    this.#kept.set(key, bytes)
     return bytes
   }
 

@@ -12,6 +12,8 @@ import type { ItemDag, ReleaseView } from './release-view.ts'
 
 export interface OldExtent extends ExtentRef {
   readonly address: number
+  /** Set for what is no extent: the expanded form of the deflate stream that lies there. */
+  readonly stream?: AddressRange
 }
 
 export interface OldItem {
@@ -25,6 +27,8 @@ export interface OldItem {
 
 /** More chunks than this (64 GiB) are not indexed: memory stays bounded, moves beyond cost more. */
 const CHUNKS_MAX = 1_000_000
+/** So far behind the last extent that no range around an extent reaches a stream. */
+const STREAMS_APART_BYTES = 2 ** 40
 
 export class OldLayout {
   readonly extents: OldExtent[] = []
@@ -34,6 +38,7 @@ export class OldLayout {
   readonly #roots = new Set<Cid>()
   readonly #extentOf = new Map<Cid, number>()
   readonly #addressOf = new Map<number, number>()
+  readonly #streams = new Map<number, number>()
   #end = 0
 
   static async of(view: ReleaseView): Promise<OldLayout> {
@@ -78,6 +83,21 @@ export class OldLayout {
     }
     const item = this.items[first]
     return item && index >= item.firstExtent ? { item, position: index - item.firstExtent } : undefined
+  }
+
+  /**
+   * Makes a deflate stream's expanded bytes addressable, far behind all extents.
+   * @returns its index among the extents.
+   */
+  addStream(stream: AddressRange, rawBytes: number): number {
+    const known = this.#streams.get(stream.from)
+    if (known !== undefined) return known
+    const last = this.extents.at(-1)!
+    const address = last.stream ? last.address + last.sizeBytes : this.#end + STREAMS_APART_BYTES
+    const { cid } = this.extents[this.extentAt(stream.from)]!
+    const index = this.extents.push({ cid, sizeBytes: rawBytes, dagBytes: 0, address, stream }) - 1
+    this.#streams.set(stream.from, index)
+    return index
   }
 
   has(cid: Cid): boolean {

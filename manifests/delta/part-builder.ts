@@ -10,6 +10,7 @@ import { WAYS } from './draft.ts'
 import type { OldBytes } from './old-bytes.ts'
 import type { OldLayout } from './old-layout.ts'
 import { type AddressRange, DICTIONARY_BYTES_MAX, encodePart, FRAME_RAW_BYTES_MAX, type Operation, type PartContent, type PartFrame } from './part.ts'
+import type { PartStreams } from './part-streams.ts'
 import { originsOf } from './provenance.ts'
 import { pack } from './section.ts'
 
@@ -59,7 +60,8 @@ export class PartBuilder {
     }
     const candidate = best?.candidate ?? candidates[0]!
     const content = await this.#content(candidate, thorough)
-    return { stored: await encodePart(content), bases: candidate.bases, needs: await needsOf(candidate, content, this.#layout) }
+    const bases = candidate.bases.filter(index => !this.#layout.extents[index]!.stream)
+    return { stored: await encodePart(content), bases, needs: await needsOf(candidate, content, this.#layout) }
   }
 
   #candidate(said: readonly Said[], drafts: readonly Draft[]): Candidate {
@@ -78,6 +80,13 @@ export class PartBuilder {
       literals: Buffer.concat(said.map(({ literals }) => literals)),
       differences: Buffer.concat(said.map(({ differences }) => differences)),
       likeBlocks: likeBlocksOf(said, drafts, own, space, layout),
+      streams: {
+        ofBases: bases.flatMap(index => {
+          const { stream, sizeBytes } = layout.extents[index]!
+          return stream ? [{ address: space.of(stream.from), storedBytes: stream.to - stream.from, rawBytes: sizeBytes }] : []
+        }),
+        ofExtents: drafts.flatMap(({ streams }, extent) => streams.map(stream => ({ extent, ...stream }))),
+      },
     }
   }
 
@@ -103,7 +112,7 @@ export class PartBuilder {
     const { literals, differences, extents } = candidate
     const frames: PartFrame[] = []
     for (let from = 0; from < literals.length; from += FRAME_RAW_BYTES_MAX) frames.push(await this.#frame(candidate, from, thorough))
-    return { extents, frames, differences: await pack(differences, NONE, GOOD_LEVEL) }
+    return { extents, frames, differences: await pack(differences, NONE, GOOD_LEVEL), streams: candidate.streams }
   }
 
   async #frame(candidate: Candidate, from: number, thorough: boolean): Promise<PartFrame> {
@@ -165,6 +174,7 @@ export class PartBuilder {
 type Choice = Omit<PartFrame, 'section'>
 
 interface Candidate {
+  readonly streams: PartStreams
   readonly bases: readonly number[]
   readonly space: PartSpace
   /** Addresses here and below are those of the part. */
@@ -203,6 +213,10 @@ function basesOf(said: readonly Said[], drafts: readonly Draft[], layout: OldLay
   }
   const liked = [...votes].filter(([index, bytes]) => bytes >= LIKE_BYTES_MIN && !bases.has(index))
   for (const [index] of liked.sort(([a, bytes], [b, others]) => others - bytes || a - b).slice(0, LIKE_EXTENTS_MAX)) bases.add(index)
+  for (const index of [...bases]) {
+    const { stream } = layout.extents[index]!
+    if (stream) add(stream)
+  }
   return [...bases].sort((a, b) => a - b)
 }
 
@@ -253,13 +267,17 @@ async function needsOf({ bases, space, extents, runs }: Candidate, { frames }: P
   let literal = 0
   return extents.map(operations => {
     const needed = new Set<number>()
+    const need = (index: number) => {
+      const { stream } = layout.extents[index]!
+      for (const base of stream ? layout.extentsIn(stream) : [index]) needed.add(base)
+    }
     for (const { literalBytes, copyBytes, address } of operations) {
       for (const end = literal + literalBytes; literal < end; literal++) {
         const origin = origins[Math.floor(literal / FRAME_RAW_BYTES_MAX)]![literal % FRAME_RAW_BYTES_MAX]!
-        if (origin >= 0) needed.add(bases[origin]!)
+        if (origin >= 0) need(bases[origin]!)
       }
       for (const range of space.layoutRanges([{ from: address, to: address + copyBytes }])) {
-        for (const index of layout.extentsIn(range)) needed.add(index)
+        for (const index of layout.extentsIn(range)) need(index)
       }
     }
     return [...needed].sort((a, b) => a - b)

@@ -9,20 +9,22 @@
  */
 import { ByteReader, ByteWriter } from '../varint.ts'
 import { BLOCK_BYTES, dictionaryOf, literalRunsOf, runsWithin, type DictionaryRule } from './dictionary.ts'
+import { type PartStreams, readStreams, writeStreams } from './part-streams.ts'
 import { invalid, pack, readSectionHead, type Section, type SectionHead, unpack, writeSectionHead } from './section.ts'
+import { zigzag, zigzagged } from './zigzag.ts'
 
 /** Longest output of a frame. */
 export const FRAME_RAW_BYTES_MAX = 1024 * 1024
 /** Longest dictionary of a frame. */
 export const DICTIONARY_BYTES_MAX = 2 * 1024 * 1024
-/** A part ends with the extent that takes it past a limit, and an extent has at most 8 MiB. */
-export const PART_LITERAL_BYTES_MAX = 10 * 1024 * 1024
-export const PART_DIFFERENCE_BYTES_MAX = 16 * 1024 * 1024
+/** A part ends with the extent that takes it past a limit; an extent's inside has at most 16 MiB. */
+export const PART_LITERAL_BYTES_MAX = 18 * 1024 * 1024
+export const PART_DIFFERENCE_BYTES_MAX = 26 * 1024 * 1024
 /** As stored: operations, differences, literals, none of which grow when they are packed. */
-export const PART_BYTES_MAX = 48 * 1024 * 1024
+export const PART_BYTES_MAX = 64 * 1024 * 1024
 const FRAMES_MAX = 32
 const OPERATIONS_BYTES_MAX = 16 * 1024 * 1024
-const COLUMNS = 5
+const COLUMNS = 6
 
 /** Take `literalBytes` of the literals, then copy `copyBytes` from `address`; either may be 0. */
 export interface Operation {
@@ -51,12 +53,14 @@ export interface PartContent {
   readonly extents: readonly (readonly Operation[])[]
   readonly frames: readonly PartFrame[]
   readonly differences: Section
+  readonly streams: PartStreams
 }
 
 /** @returns the part as it is stored. */
-export async function encodePart({ extents, frames, differences }: PartContent): Promise<Buffer> {
+export async function encodePart({ extents, frames, differences, streams }: PartContent): Promise<Buffer> {
   const columns = Array.from({ length: COLUMNS }, () => new ByteWriter())
-  const [rules, blocks, literals, copies, jumps] = columns as [ByteWriter, ByteWriter, ByteWriter, ByteWriter, ByteWriter]
+  const [rules, blocks, literals, copies, jumps, deflated] = columns as SixOf<ByteWriter>
+  writeStreams(deflated, streams)
   for (const frame of frames) {
     rules.varint(exponentOf(frame.rule.around)).varint(exponentOf(frame.rule.ahead)).varint(frame.blocks.length)
     let expected = 0
@@ -90,10 +94,10 @@ export interface DecodedPart extends Omit<PartContent, 'frames'> {
 
 /**
  * @param sizes bytes of each of the part's extents.
- * @param addressMax bytes of all its bases.
+ * @param basesBytes of all its bases.
  * @throws EdgeError `DELTA_INVALID` unless every extent gets exactly its bytes from within bounds.
  */
-export async function decodePart(stored: Uint8Array, sizes: readonly number[], addressMax: number): Promise<DecodedPart> {
+export async function decodePart(stored: Uint8Array, sizes: readonly number[], basesBytes: number): Promise<DecodedPart> {
   const reader = new ByteReader(stored, 'DELTA_INVALID')
   const frameCount = reader.varint(FRAMES_MAX)
   const operationsHead = readSectionHead(reader, OPERATIONS_BYTES_MAX)
@@ -109,10 +113,13 @@ export async function decodePart(stored: Uint8Array, sizes: readonly number[], a
   const lengths = Array.from({ length: COLUMNS }, () => inside.varint(inside.left))
   const columns = lengths.map(length => new ByteReader(inside.bytes(length), 'DELTA_INVALID'))
   inside.end()
-  const [rules, blocks, literals, copies, jumps] = columns as [ByteReader, ByteReader, ByteReader, ByteReader, ByteReader]
+  const [rules, blocks, literals, copies, jumps, deflated] = columns as SixOf<ByteReader>
 
+  const streams = readStreams(deflated, basesBytes, sizes.length)
+  const addressMax = basesBytes + streams.ofBases.reduce((sum, { rawBytes }) => sum + rawBytes, 0)
+  const insideSizes = insideSizesOf(sizes, streams)
   const frameRules = frameSections.map(() => readRule(rules, blocks, addressMax))
-  const extents = readOperations(sizes, addressMax, literals, copies, jumps)
+  const extents = readOperations(insideSizes, addressMax, literals, copies, jumps)
   for (const column of columns) column.end()
 
   const runs = literalRunsOf(extents)
@@ -130,10 +137,23 @@ export async function decodePart(stored: Uint8Array, sizes: readonly number[], a
   }
   const alikeBytes = extents.flat().reduce((sum, { alike, copyBytes }) => sum + (alike ? copyBytes : 0), 0)
   if (alikeBytes !== differences.rawBytes) throw invalid('a part has more or fewer differences than its operations take')
-  return { extents, frames, differences }
+  return { extents, frames, differences, streams }
 }
 
 const NONE = new Uint8Array(0)
+type SixOf<T> = [T, T, T, T, T, T]
+
+/** What the operations of each extent build. */
+function insideSizesOf(sizes: readonly number[], { ofExtents }: PartStreams): number[] {
+  const insides = [...sizes]
+  for (const { extent, rawBytes, storedBytes } of ofExtents) insides[extent]! += rawBytes - storedBytes
+  const ends = new Map<number, number>()
+  for (const { extent, from, rawBytes } of ofExtents) ends.set(extent, from + rawBytes)
+  if ([...ends].some(([extent, end]) => end > insides[extent]!) || insides.some(size => size < 0)) {
+    throw invalid('streams are longer than their extent')
+  }
+  return insides
+}
 
 function readOperations(
   sizes: readonly number[],
@@ -180,12 +200,4 @@ function exponentOf(bytes: number): number {
 
 function powerOf(exponent: number): number {
   return exponent === 0 ? 0 : 2 ** (exponent - 1)
-}
-
-export function zigzag(value: number): number {
-  return value < 0 ? -2 * value - 1 : 2 * value
-}
-
-export function zigzagged(value: number): number {
-  return value % 2 === 0 ? value / 2 : -(value + 1) / 2
 }

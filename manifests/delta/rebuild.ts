@@ -10,7 +10,10 @@ import { extentOf } from '../chunk-rule.ts'
 import { codecOf, type Cid } from '../cid.ts'
 import { isEdgeError } from '../errors.ts'
 import type { ChunkRule } from '../extent.ts'
+import { inflate } from './deflate.ts'
+import { deflate } from './exact-deflate.ts'
 import { type AddressRange, type DecodedPart, decodePart } from './part.ts'
+import type { BaseStream, ExtentStream } from './part-streams.ts'
 import { invalid, unpack } from './section.ts'
 
 /**
@@ -60,8 +63,8 @@ export class PartReader {
     baseSizes: readonly number[],
     readBase: ReadPartBase,
   ): Promise<PartReader> {
-    const bases = new BaseSpace(baseSizes, readBase)
-    const decoded = await decodePart(stored, extentSizes, bases.sizeBytes)
+    const decoded = await decodePart(stored, extentSizes, baseSizes.reduce((sum, size) => sum + size, 0))
+    const bases = new BaseSpace(baseSizes, decoded.streams.ofBases, readBase)
     const frames: Uint8Array[] = []
     for (const { section, dictionary } of decoded.frames) frames.push(await unpack(section, await bases.readLeniently(dictionary)))
     return new PartReader(decoded, Buffer.concat(frames), await unpack(decoded.differences, new Uint8Array(0)), bases)
@@ -87,7 +90,7 @@ export class PartReader {
       }
       to += copyBytes
     }
-    return bytes
+    return deflated(bytes, this.#decoded.streams.ofExtents.filter(({ extent }) => extent === at))
   }
 
   /** @throws EdgeError `DELTA_INVALID` when the bytes are not those of `cid`; `DELTA_BASE_ABSENT` */
@@ -99,26 +102,42 @@ export class PartReader {
   }
 }
 
+/** An extent's inside, with its streams made again. */
+function deflated(inside: Buffer, streams: readonly ExtentStream[]): Buffer {
+  if (streams.length === 0) return inside
+  const pieces: Uint8Array[] = []
+  let at = 0
+  for (const { from, rawBytes, skippedBytes, storedBytes, level, memLevel } of streams) {
+    const whole = deflate(inside.subarray(from, from + rawBytes), { level, memLevel })
+    const stream = whole.subarray(skippedBytes, skippedBytes + storedBytes)
+    if (stream.length !== storedBytes) throw invalid(`a stream came out with ${whole.length} bytes`)
+    pieces.push(inside.subarray(at, from), stream)
+    at = from + rawBytes
+  }
+  pieces.push(inside.subarray(at))
+  return Buffer.concat(pieces)
+}
+
 function addTo(bytes: Uint8Array, at: number, differences: Uint8Array): void {
   for (let index = 0; index < differences.length; index++) bytes[at + index]! += differences[index]!
 }
 
-/** A part's bases, laid end to end. */
+/** A part's bases laid end to end, and after them the expanded streams of theirs. */
 class BaseSpace {
   readonly #starts: readonly number[]
   readonly #sizes: readonly number[]
+  readonly #streams: readonly BaseStream[]
   readonly #readBase: ReadPartBase
   readonly #windows = new LRUCache<number, Uint8Array>({ maxSize: KEPT_BYTES, sizeCalculation: bytes => bytes.length + 1 })
-  readonly sizeBytes: number
 
-  constructor(sizes: readonly number[], readBase: ReadPartBase) {
+  constructor(baseSizes: readonly number[], streams: readonly BaseStream[], readBase: ReadPartBase) {
+    this.#sizes = [...baseSizes, ...streams.map(({ rawBytes }) => rawBytes)]
+    this.#streams = streams
     let start = 0
-    this.#starts = sizes.map(size => {
+    this.#starts = this.#sizes.map(size => {
       start += size
       return start - size
     })
-    this.sizeBytes = start
-    this.#sizes = sizes
     this.#readBase = readBase
   }
 
@@ -166,15 +185,21 @@ class BaseSpace {
 
   /** At least one byte of what is asked for, at most `length`. */
   async #read(base: number, offset: number, length: number): Promise<Uint8Array> {
-    const windowFrom = Math.floor(offset / WINDOW_BYTES) * WINDOW_BYTES
-    const windowBytes = Math.min(WINDOW_BYTES, this.#sizes[base]! - windowFrom)
+    const stream = this.#streams[base - (this.#sizes.length - this.#streams.length)]
+    const windowFrom = stream ? 0 : Math.floor(offset / WINDOW_BYTES) * WINDOW_BYTES
+    const windowBytes = stream ? stream.rawBytes : Math.min(WINDOW_BYTES, this.#sizes[base]! - windowFrom)
     const key = this.#starts[base]! + windowFrom
     let window = this.#windows.get(key)
     if (!window) {
-      window = await this.#readBase(base, windowFrom, windowBytes)
+      window = stream ? await this.#expand(stream) : await this.#readBase(base, windowFrom, windowBytes)
       if (window.length !== windowBytes) throw invalid(`a base gave ${window.length} bytes instead of ${windowBytes}`)
       this.#windows.set(key, window)
     }
     return window.subarray(offset - windowFrom, offset - windowFrom + length)
+  }
+  async #expand({ address, storedBytes, rawBytes }: BaseStream): Promise<Uint8Array> {
+    const stored = Buffer.allocUnsafe(storedBytes)
+    await this.copy({ from: address, to: address + storedBytes }, stored, 0)
+    return inflate(stored, rawBytes)
   }
 }
