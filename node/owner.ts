@@ -22,6 +22,7 @@ import { extentFromPacks } from '../warmers/heal-upstream.ts'
 import { openDigestCache } from '../warmers/sources.ts'
 import { openStagedRanges } from '../warmers/staged-ranges.ts'
 import type { PinService } from '../pinning/pin-service.ts'
+import type { PinFiles } from '../pinning/pin-target.ts'
 import type { Upstream } from '../warmers/upstream.ts'
 import type { NodeConfig } from './config.ts'
 import { openLibrary, type NodeLibrary } from './open-library.ts'
@@ -114,7 +115,7 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
     wants: () => true,
     now: Date.now,
   }
-  const pins = await openPins(config, { store, library, trust })
+  const pins = await openPins(config, { store, library, trust, nodeId })
   if (pins) stack.use(pins)
   await addHealSources({ config, store, tools, pins, links })
   const turns = new Turns()
@@ -133,8 +134,14 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
     pins,
     plan: (wish, options) =>
       turns.take(() => planOnce({ ...requestOf(tools, wish, config), ...options }), options),
-    fill: (wish, options) =>
-      turns.stream(() => fillOf(config, { ...requestOf(tools, wish, config), ...options }), options),
+    async *fill(wish, options) {
+      const request = { ...requestOf(tools, wish, config), ...options }
+      try {
+        yield* turns.stream(() => fillOf(config, request), options)
+      } finally {
+        pins?.wake() // there may be more that can be pinned
+      }
+    },
     [Symbol.asyncDispose]: () => kept.disposeAsync(),
   }
 }
@@ -154,12 +161,19 @@ export function repositoryFolderOf(data: string): string {
 /** Loaded only by a node that pins: the clients cost memory. */
 async function openPins(
   { ipfsApi, s3Url, data }: NodeConfig,
-  world: Pick<Owner, 'store' | 'library' | 'trust'>,
+  world: Pick<Owner, 'store' | 'library' | 'trust' | 'nodeId'>,
 ): Promise<PinService | undefined> {
   if (ipfsApi.length === 0 && s3Url === undefined) return undefined
-  const { openPinService } = await import('../pinning/pin-service.ts')
+  const [{ openPinService }, { takeSnapshot }] = await Promise.all([
+    import('../pinning/pin-service.ts'),
+    import('../pinning/snapshot.ts'),
+  ])
   const view = () => [...repoFilesOf(world.trust.record)].map(([path, bytes]) => ({ path, bytes }))
-  return openPinService({ ...world, folder: data, ipfsApi, s3Url, view })
+  const snapshot = (files: PinFiles, options: Abortable) => {
+    const { nodeId, trust } = world
+    return takeSnapshot({ files, folder: data, nodeId, trust: trust.record, now: new Date() }, options)
+  }
+  return openPinService({ ...world, folder: data, ipfsApi, s3Url, view, snapshot })
 }
 
 /** In the order of what they cost: a server of ours, a neighbour, the link. */

@@ -15,7 +15,7 @@ import { REPOSITORY_FOLDER } from './files-upstream.ts'
 import { type GuardedTarget, guardedTarget } from './guarded-target.ts'
 import { librarySource, type PinWorld, storedItem } from './library-source.ts'
 import { openPinRecord, type PinCount, type PinRecord, type PinRow } from './pin-record.ts'
-import type { PinTarget } from './pin-target.ts'
+import type { PinFiles, PinTarget } from './pin-target.ts'
 import { retryDelayMs } from './plan-pins.ts'
 import { reconcile, type RoundProgress, type RoundReport } from './reconciler.ts'
 import { type KeptFile, keepFiles } from './repo-keeper.ts'
@@ -27,6 +27,8 @@ export interface PinServiceOptions extends PinWorld {
   readonly s3Url?: string | undefined
   /** What an empty node needs beside content: metadata and manifests, by path. */
   readonly view: () => readonly KeptFile[]
+  /** Keeps a copy of the node's own records there (`snapshot.ts`). Asked after a round with S3. */
+  readonly snapshot?: (files: PinFiles, options: Abortable) => Promise<unknown>
   readonly now?: () => number
   /** Between two rounds in which nothing failed. */
   readonly lookMs?: number
@@ -84,10 +86,11 @@ const CALL_MS = 5000
 const IMPORT_MS = 10 * 60_000
 const S3_CALL_MS = 30_000
 const S3_CONCURRENCY = 16
-/** Read back at the end of a round, unless the battery is low. */
+/** Read back at the end of a round, of what was not proven within a day. */
 const PROVED_BYTES = 16 * 1024 * 1024
 const PROVED_ITEMS = 64
 const ROWS_AT_ONCE = 500
+const DAY_MS = 86_400_000
 
 export function openPinService(options: PinServiceOptions): PinService {
   return new Service(options)
@@ -110,6 +113,7 @@ class Service implements PinService {
   readonly #tended: readonly Tended[]
   readonly #now: () => number
   #wake = new AbortController()
+  #snapshotDay = -1
   #running: Promise<unknown> | undefined
   readonly #stop = new AbortController()
 
@@ -217,11 +221,12 @@ class Service implements PinService {
   async #tend(tended: Tended, { signal, isAllowed }: Parameters<PinService['run']>[0]): Promise<void> {
     const tell = this.#options.onEvent ?? (() => {})
     while (!signal.aborted) {
+      const { signal: woken } = this.#wake // also while the round runs
       if (isAllowed()) await this.#round(tended, { signal }, tell)
       if (signal.aborted) return
       const { failures } = tended
       const pauseMs = failures > 0 ? retryDelayMs(failures) : (this.#options.lookMs ?? LOOK_MS)
-      const until = AbortSignal.any([signal, this.#wake.signal])
+      const until = AbortSignal.any([signal, woken])
       await sleep(pauseMs, undefined, { signal: until }).catch(() => undefined)
     }
   }
@@ -239,6 +244,7 @@ class Service implements PinService {
         const tools = { target, source, record: this.#record, nowMs: this.#now, onProgress }
         const report = await reconcile(tools, options)
         await keepFiles(target.files, REPOSITORY_FOLDER, this.#options.view(), options)
+        if (guard.kind === 's3') await this.#snapshot(target.files, options)
         return report
       }, options)
       tended.state = 'up'
@@ -261,10 +267,18 @@ class Service implements PinService {
     }
   }
 
+  async #snapshot(files: PinFiles, options: Abortable): Promise<void> {
+    const day = Math.floor(this.#now() / DAY_MS)
+    if (day === this.#snapshotDay) return
+    await this.#options.snapshot?.(files, options)
+    this.#snapshotDay = day
+  }
+
   async #proveSome(tended: Tended, options: Abortable, tell: (event: PinEvent) => void): Promise<void> {
     let left = PROVED_BYTES
     for (const row of this.#record.leastProven(tended.guard.name, PROVED_ITEMS)) {
-      if (left <= 0 || options.signal.aborted) return
+      const isRecent = row.provedAtMs !== null && this.#now() - row.provedAtMs < DAY_MS
+      if (isRecent || left <= 0 || options.signal.aborted) return
       const { bytesRead, failure } = await this.#prove(tended, row, options)
       left -= Math.max(bytesRead, 1)
       if (failure) tell({ type: 'disproved', target: tended.guard.name, root: row.root, message: failure.message })

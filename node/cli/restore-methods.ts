@@ -4,6 +4,7 @@
  * Everything is verified as if it came over a link; nothing is believed because it is a backup.
  */
 import pLimit from 'p-limit'
+import { z } from 'zod'
 import { codecOf, type Cid } from '../../manifests/cid.ts'
 import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
 import type { Abortable } from '../../manifests/extent.ts'
@@ -42,8 +43,31 @@ const AT_ONCE = 4
 const SHARE_MS = 30_000
 const METADATA_BYTES_MAX = 16 * 1024 * 1024
 
+const SnapshotRecords = z.strictObject({
+  pins: z.array(z.string()),
+  revisionFloors: z.record(z.string(), z.number().int().nonnegative()),
+})
+/** What a snapshot says that metadata does not. */
+export type SnapshotRecords = z.infer<typeof SnapshotRecords>
+
 export function restoreMethods(owner: Owner): ControlMethods {
-  return { restore: (_params, options) => restore(owner, options) }
+  return {
+    async *restore(params, options) {
+      const records = SnapshotRecords.nullable().parse(params)
+      if (records) await takeRecords(owner, records)
+      yield* restore(owner, options)
+    },
+  }
+}
+
+/** Floors are raised, never lowered (I2). */
+async function takeRecords({ trust }: Owner, { pins, revisionFloors }: SnapshotRecords): Promise<void> {
+  await trust.update(record => {
+    const floors = new Map(record.revisionFloors)
+    for (const [dataset, revision] of Object.entries(revisionFloors))
+      floors.set(dataset, Math.max(revision, floors.get(dataset) ?? 0))
+    return { ...record, pins: [...new Set([...record.pins, ...pins])].toSorted(), revisionFloors: floors }
+  })
 }
 
 /** @throws EdgeError `CONFIG_INVALID`, `TRUST_…`, `UPSTREAM_…` when no source has metadata; `STORE_FULL` */
