@@ -45,7 +45,15 @@ export async function codecFigures(oldPath: string, newPath: string): Promise<Co
     appliedBytes += rebuilt.length
   }
   const applyCpuS = secondsSince(beforeApply)
-  return { deltaBytes: sizeBytes, headBytes: directory.size, rebuiltExtents, omittedExtents, buildCpuS, applyCpuS, appliedBytes }
+  return {
+    deltaBytes: sizeBytes,
+    headBytes: directory.size,
+    rebuiltExtents,
+    omittedExtents,
+    buildCpuS,
+    applyCpuS,
+    appliedBytes,
+  }
 }
 
 async function load(path: string): Promise<Map<string, Uint8Array>> {

@@ -13,7 +13,17 @@ export interface RivalResult {
   readonly cpuS: number | null
 }
 
-export const RIVALS = ['xdelta3', 'bsdiff', 'zstdPatch19', 'zstdPatch22', 'rsync', 'rsyncZ', 'zsync', 'casync', 'zstd19'] as const
+export const RIVALS = [
+  'xdelta3',
+  'bsdiff',
+  'zstdPatch19',
+  'zstdPatch22',
+  'rsync',
+  'rsyncZ',
+  'zsync',
+  'casync',
+  'zstd19',
+] as const
 export type RivalName = (typeof RIVALS)[number]
 
 interface Versions {
@@ -43,7 +53,19 @@ export async function runRivals(versions: Versions): Promise<Record<RivalName, R
 }
 
 const RUN: Record<RivalName, (versions: Versions) => Promise<RivalResult>> = {
-  xdelta3: ({ oldFile, newFile, scratch }) => fileOf(join(scratch, 'x'), out => ['xdelta3', '-9', '-f', '-e', '-B', '2000000000', '-s', oldFile, newFile, out]),
+  xdelta3: ({ oldFile, newFile, scratch }) =>
+    fileOf(join(scratch, 'x'), out => [
+      'xdelta3',
+      '-9',
+      '-f',
+      '-e',
+      '-B',
+      '2000000000',
+      '-s',
+      oldFile,
+      newFile,
+      out,
+    ]),
   async bsdiff({ oldFile, newFile, scratch }) {
     if ((await stat(oldFile)).size > BSDIFF_BYTES_MAX) return { bytes: null, cpuS: null }
     return fileOf(join(scratch, 'b'), out => ['bsdiff', oldFile, newFile, out])
@@ -54,24 +76,54 @@ const RUN: Record<RivalName, (versions: Versions) => Promise<RivalResult>> = {
   rsyncZ: versions => rsync(versions, ['-z', '--zc=zstd', '--zl=19']),
   zsync,
   casync,
-  zstd19: ({ newFile, scratch }) => fileOf(join(scratch, 'z'), out => ['zstd', '-q', '-f', '-19', '-T1', newFile, '-o', out]),
+  zstd19: ({ newFile, scratch }) =>
+    fileOf(join(scratch, 'z'), out => ['zstd', '-q', '-f', '-19', '-T1', newFile, '-o', out]),
 }
 
 async function zstdPatch({ oldFile, newFile, scratch }: Versions, level: number): Promise<RivalResult> {
   const bytes = Math.max((await stat(oldFile)).size, (await stat(newFile)).size)
   const long = Math.min(Math.max(Math.ceil(Math.log2(bytes + 1)), 27), 31)
-  return fileOf(join(scratch, 'z'), out => ['zstd', '-q', '-f', '--ultra', `-${level}`, '-T1', `--long=${long}`, `--patch-from=${oldFile}`, newFile, '-o', out])
+  return fileOf(join(scratch, 'z'), out => [
+    'zstd',
+    '-q',
+    '-f',
+    '--ultra',
+    `-${level}`,
+    '-T1',
+    `--long=${long}`,
+    `--patch-from=${oldFile}`,
+    newFile,
+    '-o',
+    out,
+  ])
 }
 
-async function rsync({ oldPath, newPath, scratch }: Versions, options: readonly string[]): Promise<RivalResult> {
+async function rsync(
+  { oldPath, newPath, scratch }: Versions,
+  options: readonly string[],
+): Promise<RivalResult> {
   let best: RivalResult = { bytes: null, cpuS: null }
   for (const block of RSYNC_BLOCKS) {
     const target = join(scratch, 'target')
     await rm(target, { recursive: true, force: true })
     await cp(oldPath, target, { recursive: true })
     const isFolder = (await stat(newPath)).isDirectory()
-    const { stdout, cpuS } = await run(['rsync', '-r', '-c', '--delete', '--no-whole-file', '--stats', ...options, ...block, isFolder ? `${newPath}/` : newPath, target])
-    const bytes = [...stdout.matchAll(/^Total bytes (?:sent|received): ([\d,.]+)/gm)].reduce((sum, [, digits]) => sum + Number(digits!.replaceAll(/[,.]/g, '')), 0)
+    const { stdout, cpuS } = await run([
+      'rsync',
+      '-r',
+      '-c',
+      '--delete',
+      '--no-whole-file',
+      '--stats',
+      ...options,
+      ...block,
+      isFolder ? `${newPath}/` : newPath,
+      target,
+    ])
+    const bytes = [...stdout.matchAll(/^Total bytes (?:sent|received): ([\d,.]+)/gm)].reduce(
+      (sum, [, digits]) => sum + Number(digits!.replaceAll(/[,.]/g, '')),
+      0,
+    )
     if (best.bytes === null || bytes < best.bytes) best = { bytes, cpuS }
   }
   return best
@@ -91,14 +143,25 @@ async function zsync({ oldFile, newFile, scratch }: Versions): Promise<RivalResu
 async function casync({ oldFile, newFile, scratch }: Versions): Promise<RivalResult> {
   await run(['casync', 'make', '--compression=zstd', '--store=store.castr', 'item.caibx', newFile], scratch)
   await using server = await serveFolder(scratch)
-  const { cpuS } = await run(['casync', 'extract', `--store=${server.url}store.castr`, `--seed=${oldFile}`, `${server.url}item.caibx`, 'out'], scratch)
+  const { cpuS } = await run(
+    [
+      'casync',
+      'extract',
+      `--store=${server.url}store.castr`,
+      `--seed=${oldFile}`,
+      `${server.url}item.caibx`,
+      'out',
+    ],
+    scratch,
+  )
   const { down, up } = server.traffic()
   await same(join(scratch, 'out'), newFile)
   return { bytes: down + up, cpuS }
 }
 
 async function same(one: string, other: string): Promise<void> {
-  if (!(await readFile(one)).equals(await readFile(other))) throw new Error(`${basename(one)} is not what it should be`)
+  if (!(await readFile(one)).equals(await readFile(other)))
+    throw new Error(`${basename(one)} is not what it should be`)
 }
 
 async function fileOf(out: string, commandOf: (out: string) => string[]): Promise<RivalResult> {
@@ -108,7 +171,10 @@ async function fileOf(out: string, commandOf: (out: string) => string[]): Promis
 
 /** CPU seconds by the shell's own count: Node does not tell those of a child. */
 async function run(command: readonly string[], cwd?: string): Promise<{ stdout: string; cpuS: number }> {
-  const timed = spawn('bash', ['-c', 'TIMEFORMAT="cpu %U %S"; time "$0" "$@"', ...command], { cwd, stdio: ['ignore', 'pipe', 'pipe'] })
+  const timed = spawn('bash', ['-c', 'TIMEFORMAT="cpu %U %S"; time "$0" "$@"', ...command], {
+    cwd,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   const exit = new Promise<number | null>((resolve, reject) => timed.on('error', reject).on('close', resolve))
   const [stdout, stderr, code] = await Promise.all([text(timed.stdout), text(timed.stderr), exit])
   if (code !== 0) throw new Error(`${command[0]} ended with ${code}: ${stderr.slice(-500)}`)
@@ -118,7 +184,19 @@ async function run(command: readonly string[], cwd?: string): Promise<{ stdout: 
 
 /** A tar that depends on the content only. */
 export async function tarOf(folder: string, out: string): Promise<void> {
-  await run(['tar', '--sort=name', '--mtime=@0', '--owner=0', '--group=0', '--numeric-owner', '-cf', out, '-C', folder, '.'])
+  await run([
+    'tar',
+    '--sort=name',
+    '--mtime=@0',
+    '--owner=0',
+    '--group=0',
+    '--numeric-owner',
+    '-cf',
+    out,
+    '-C',
+    folder,
+    '.',
+  ])
 }
 
 export async function filesOf(path: string): Promise<Map<string, string>> {

@@ -30,7 +30,10 @@ export async function serveFolder(folder: string): Promise<CountingServer> {
 
   const answer = async (request: IncomingMessage, response: ServerResponse) => {
     try {
-      const path = join(folder, normalize(decodeURIComponent(new URL(request.url ?? '/', 'http://x').pathname)))
+      const path = join(
+        folder,
+        normalize(decodeURIComponent(new URL(request.url ?? '/', 'http://x').pathname)),
+      )
       const { size } = await stat(path)
       const ranges = rangesOf(request.headers.range, size)
       const headers = { 'accept-ranges': 'bytes' }
@@ -92,11 +95,23 @@ function rangesOf(header: string | undefined, size: number): Range[] {
 }
 
 /** multipart/byteranges, RFC 9110 §14.6. */
-async function sendSeveral(response: ServerResponse, path: string, ranges: readonly Range[], size: number): Promise<void> {
-  const heads = ranges.map(({ first, last }) => `\r\n--towerlight\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes ${first}-${last}/${size}\r\n\r\n`)
+async function sendSeveral(
+  response: ServerResponse,
+  path: string,
+  ranges: readonly Range[],
+  size: number,
+): Promise<void> {
+  const heads = ranges.map(
+    ({ first, last }) =>
+      `\r\n--towerlight\r\nContent-Type: application/octet-stream\r\nContent-Range: bytes ${first}-${last}/${size}\r\n\r\n`,
+  )
   const end = '\r\n--towerlight--\r\n'
-  const length = heads.join('').length + end.length + ranges.reduce((sum, { first, last }) => sum + last - first + 1, 0)
-  response.writeHead(206, { 'content-type': 'multipart/byteranges; boundary=towerlight', 'content-length': length })
+  const length =
+    heads.join('').length + end.length + ranges.reduce((sum, { first, last }) => sum + last - first + 1, 0)
+  response.writeHead(206, {
+    'content-type': 'multipart/byteranges; boundary=towerlight',
+    'content-length': length,
+  })
   for (const [at, { first, last }] of ranges.entries()) {
     response.write(heads[at])
     for await (const piece of createReadStream(path, { start: first, end: last })) response.write(piece)

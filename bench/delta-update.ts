@@ -32,19 +32,29 @@ const MAIN = join(import.meta.dirname, '..', 'node', 'cli', 'main.ts')
 const DATASET = 'education/bench'
 
 /** @param folder is made, and left behind. */
-export async function measureUpdate(oldPath: string, newPath: string, folder: string): Promise<UpdateFigures> {
+export async function measureUpdate(
+  oldPath: string,
+  newPath: string,
+  folder: string,
+): Promise<UpdateFigures> {
   await mkdir(folder)
   const usageHook = join(folder, 'usage.mjs')
   await writeFile(usageHook, USAGE_HOOK)
-  const tower = (args: readonly string[], env: Record<string, string> = {}) => runTower(args, { folder, usageHook, env })
+  const tower = (args: readonly string[], env: Record<string, string> = {}) =>
+    runTower(args, { folder, usageHook, env })
   const keys = ['--keys', join(folder, 'keys'), '--to', join(folder, 'repository')]
-  const publish = async (path: string) => tower(['publish', await asFolder(path, join(folder, 'content')), '--dataset', DATASET, ...keys])
+  const publish = async (path: string) =>
+    tower(['publish', await asFolder(path, join(folder, 'content')), '--dataset', DATASET, ...keys])
 
   await tower(['keys', 'init', ...keys])
   await tower(['keys', 'add', DATASET.split('/')[0]!, ...keys])
   await publish(oldPath)
   await using server = await serveFolder(join(folder, 'repository'))
-  const env = { TOWER_DATA: join(folder, 'tower'), TOWER_ROOT: join(folder, 'keys', 'root.json'), TOWER_UPSTREAM: server.url }
+  const env = {
+    TOWER_DATA: join(folder, 'tower'),
+    TOWER_ROOT: join(folder, 'keys', 'root.json'),
+    TOWER_UPSTREAM: server.url,
+  }
   await tower(['fill', '--once', '--json'], env)
   const first = server.traffic()
 
@@ -114,9 +124,12 @@ async function compareItems(newPath: string, env: Record<string, string>, folder
   try {
     const base = await addressIn(child.stdout)
     for (const [name, file] of await filesOf(newPath)) {
-      const answer = await fetch(`${base}/data/${DATASET}/${name.split('/').map(encodeURIComponent).join('/')}`)
+      const answer = await fetch(
+        `${base}/data/${DATASET}/${name.split('/').map(encodeURIComponent).join('/')}`,
+      )
       const bytes = Buffer.from(await answer.arrayBuffer())
-      if (!answer.ok || !bytes.equals(await readFile(file))) throw new Error(`${name} is not served as it was published (${answer.status})`)
+      if (!answer.ok || !bytes.equals(await readFile(file)))
+        throw new Error(`${name} is not served as it was published (${answer.status})`)
     }
   } finally {
     child.kill('SIGTERM')
@@ -145,14 +158,23 @@ if (isMainThread) process.on('exit', () => {
 
 async function runTower(
   args: readonly string[],
-  { folder, usageHook, env }: { readonly folder: string; readonly usageHook: string; readonly env: Record<string, string> },
+  {
+    folder,
+    usageHook,
+    env,
+  }: { readonly folder: string; readonly usageHook: string; readonly env: Record<string, string> },
 ): Promise<Ran> {
   const usage = join(folder, 'usage')
   await rm(usage, { recursive: true, force: true })
   await mkdir(usage)
   const child = spawn(process.execPath, [MAIN, ...args], {
     cwd: folder,
-    env: { PATH: process.env['PATH'], ...env, BENCH_USAGE: usage, NODE_OPTIONS: `--import=${pathToFileURL(usageHook).href}` },
+    env: {
+      PATH: process.env['PATH'],
+      ...env,
+      BENCH_USAGE: usage,
+      NODE_OPTIONS: `--import=${pathToFileURL(usageHook).href}`,
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   const exit = new Promise<number | null>((resolve, reject) => child.on('error', reject).on('close', resolve))
@@ -160,5 +182,9 @@ async function runTower(
   if (code !== 0) throw new Error(`tower ${args.join(' ')} ended with ${code}: ${stderr.slice(-2000)}`)
   const used: { cpuS: number; rssMb: number }[] = []
   for (const name of await readdir(usage)) used.push(JSON.parse(await readFile(join(usage, name), 'utf8')))
-  return { stdout, cpuS: used.reduce((sum, { cpuS }) => sum + cpuS, 0), rssMb: Math.max(0, ...used.map(({ rssMb }) => rssMb)) }
+  return {
+    stdout,
+    cpuS: used.reduce((sum, { cpuS }) => sum + cpuS, 0),
+    rssMb: Math.max(0, ...used.map(({ rssMb }) => rssMb)),
+  }
 }

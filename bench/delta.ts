@@ -28,19 +28,24 @@ const { values } = parseArgs({
   },
   allowNegative: true,
 })
-if (!values.old || !values.new) throw new Error('usage: bench/delta.ts --old PATH --new PATH [--table] [--codec] [--no-rivals]')
+if (!values.old || !values.new)
+  throw new Error('usage: bench/delta.ts --old PATH --new PATH [--table] [--codec] [--no-rivals]')
 const oldPath = resolve(values.old)
 const newPath = resolve(values.new)
 
 await using scratch = await mkdtempDisposable(join(tmpdir(), 'tower-bench-delta-'))
 const isFolder = (await stat(newPath)).isDirectory()
-const [oldFile, newFile] = isFolder ? [join(scratch.path, 'old.tar'), join(scratch.path, 'new.tar')] : [oldPath, newPath]
+const [oldFile, newFile] = isFolder
+  ? [join(scratch.path, 'old.tar'), join(scratch.path, 'new.tar')]
+  : [oldPath, newPath]
 if (isFolder) await Promise.all([tarOf(oldPath, oldFile), tarOf(newPath, newFile)])
 
 const update = values.codec ? undefined : await measureUpdate(oldPath, newPath, join(scratch.path, 'tower'))
 const codec = await codecFigures(oldPath, newPath)
 await mkdir(join(scratch.path, 'rivals'))
-const rivals = values.rivals ? await runRivals({ oldFile, newFile, oldPath, newPath, scratch: join(scratch.path, 'rivals') }) : undefined
+const rivals = values.rivals
+  ? await runRivals({ oldFile, newFile, oldPath, newPath, scratch: join(scratch.path, 'rivals') })
+  : undefined
 
 const full = (await stat(newFile)).size
 const bytesOf = (name: RivalName) => rivals?.[name].bytes ?? Infinity
@@ -64,7 +69,11 @@ const figures = {
   ...(rivals && {
     rivals: mapped(rivals, ({ bytes }) => bytes),
     rivalCpuS: mapped(rivals, ({ cpuS }) => cpuS),
-    ...(update && { allowed, ofAllowed: round(update.wire / allowed), ofSynced: round(update.wire / synced) }),
+    ...(update && {
+      allowed,
+      ofAllowed: round(update.wire / allowed),
+      ofSynced: round(update.wire / synced),
+    }),
   }),
   machine: cpus()[0]?.model,
   node: process.version,
@@ -72,7 +81,10 @@ const figures = {
 console.log(JSON.stringify(figures))
 if (values.table) showTable()
 
-function mapped<T>(results: Record<RivalName, RivalResult>, of: (result: RivalResult) => T): Record<string, T> {
+function mapped<T>(
+  results: Record<RivalName, RivalResult>,
+  of: (result: RivalResult) => T,
+): Record<string, T> {
   return Object.fromEntries(Object.entries(results).map(([name, result]) => [name, of(result)]))
 }
 
@@ -83,6 +95,8 @@ function showTable(): void {
   for (const [name, { bytes, cpuS }] of Object.entries(rivals ?? {})) rows.push([name, bytes, cpuS])
   rows.push(['whole', full, null])
   for (const [name, bytes, cpuS] of rows) {
-    console.log(`${name.padEnd(30)} ${(bytes ?? '–').toLocaleString('en').padStart(14)} B ${(cpuS === null ? '' : cpuS.toFixed(2)).padStart(9)} s`)
+    console.log(
+      `${name.padEnd(30)} ${(bytes ?? '–').toLocaleString('en').padStart(14)} B ${(cpuS === null ? '' : cpuS.toFixed(2)).padStart(9)} s`,
+    )
   }
 }

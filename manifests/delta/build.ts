@@ -11,7 +11,16 @@ import type { ChunkRule, ExtentRef } from '../extent.ts'
 import { Containers, INSIDE_BYTES_MAX } from './containers.ts'
 import { draftOf, draftOfCopies, type Draft } from './draft.ts'
 import { ExtentMatcher } from './extent-matcher.ts'
-import { checkOf, DELTA_MAGIC, encodeHead, keyOf, type DeltaPart, type ItemChange, type NewExtent, type TableRun } from './head.ts'
+import {
+  checkOf,
+  DELTA_MAGIC,
+  encodeHead,
+  keyOf,
+  type DeltaPart,
+  type ItemChange,
+  type NewExtent,
+  type TableRun,
+} from './head.ts'
 import type { Matches } from './match-pool.ts'
 import { OldBytes } from './old-bytes.ts'
 import { OldLayout, type OldItem } from './old-layout.ts'
@@ -58,7 +67,10 @@ export async function buildDelta(from: ReleaseView, to: ReleaseView, spool: Delt
 }
 
 /** The whole file, in memory: for tests, benches and small releases. */
-export async function deltaBytes(from: ReleaseView, to: ReleaseView): Promise<BuiltDelta & { readonly bytes: Buffer }> {
+export async function deltaBytes(
+  from: ReleaseView,
+  to: ReleaseView,
+): Promise<BuiltDelta & { readonly bytes: Buffer }> {
   const parts: Uint8Array[] = []
   const built = await buildDelta(from, to, { write: async part => void parts.push(part) })
   return { ...built, bytes: Buffer.concat([built.beginning, ...parts]) }
@@ -74,7 +86,9 @@ async function goneExtents(layout: OldLayout, to: ReleaseView): Promise<number[]
   }
   keep(to.catalog)
   for await (const item of to.items()) keep(item)
-  return layout.extents.flatMap(({ cid }, index) => (layout.extentIndexOf(cid) === index && !kept.has(index) ? [index] : []))
+  return layout.extents.flatMap(({ cid }, index) =>
+    layout.extentIndexOf(cid) === index && !kept.has(index) ? [index] : [],
+  )
 }
 
 interface NewExtentPlace {
@@ -161,10 +175,19 @@ class DeltaBuilder {
   }
 
   /** @returns where the older release goes on after what the extent's end is like; undefined when it is left out. */
-  async #addExtent({ item, start, extent, rule, oldItem, expected }: NewExtentPlace): Promise<number | undefined> {
+  async #addExtent({
+    item,
+    start,
+    extent,
+    rule,
+    oldItem,
+    expected,
+  }: NewExtentPlace): Promise<number | undefined> {
     const anchors = this.#matcher.anchors(await this.#to.chunksOf(extent))
     // What has no predecessor is perhaps like its neighbours.
-    const place = oldItem ? { from: expected, to: expected + extent.sizeBytes } : { from: expected - NEIGHBOUR_BYTES, to: expected + NEIGHBOUR_BYTES }
+    const place = oldItem
+      ? { from: expected, to: expected + extent.sizeBytes }
+      : { from: expected - NEIGHBOUR_BYTES, to: expected + NEIGHBOUR_BYTES }
     const anchored = anchors.reduce((sum, { length }) => sum + length, 0) === extent.sizeBytes
     let draft: Draft
     if (anchored) draft = draftOfCopies(extent, rule, place, anchors)
@@ -172,9 +195,20 @@ class DeltaBuilder {
       const bytes = await this.#to.readExtent(extent.cid)
       const matches = await this.#matcher.find(bytes, anchors, expected, oldItem)
       if (this.#isUnlike(extent, matches)) return undefined
-      const inside = rule === 'fastcdc-v1' ? await this.#containers.insideOf(item, start, bytes, matches, oldItem) : undefined
+      const inside =
+        rule === 'fastcdc-v1'
+          ? await this.#containers.insideOf(item, start, bytes, matches, oldItem)
+          : undefined
       const { streams } = inside ?? { streams: [] }
-      draft = await draftOf(extent, rule, place, inside?.bytes ?? bytes, inside?.matches ?? matches, streams, ranges => this.#old.read(ranges))
+      draft = await draftOf(
+        extent,
+        rule,
+        place,
+        inside?.bytes ?? bytes,
+        inside?.matches ?? matches,
+        streams,
+        ranges => this.#old.read(ranges),
+      )
     }
     this.#open.push(draft)
     this.#openOperations += draft.said.alike.operations.length
@@ -219,8 +253,12 @@ class DeltaBuilder {
   /** Applies the part as an edge will. @throws EdgeError `DELTA_INVALID` */
   async #prove(stored: Uint8Array, bases: readonly number[]): Promise<void> {
     const sizes = bases.map(index => this.#layout.extents[index]!.sizeBytes)
-    const reader = await PartReader.open(stored, this.#open.map(({ extent }) => extent.sizeBytes), sizes, async (base, offset, length) =>
-      (await this.#old.extent(bases[base]!)).subarray(offset, offset + length),
+    const reader = await PartReader.open(
+      stored,
+      this.#open.map(({ extent }) => extent.sizeBytes),
+      sizes,
+      async (base, offset, length) =>
+        (await this.#old.extent(bases[base]!)).subarray(offset, offset + length),
     )
     for (const [at, { extent, rule }] of this.#open.entries()) await reader.verified(at, extent.cid, rule)
   }
@@ -285,7 +323,8 @@ class TableBuilder {
     const last = this.#runs.at(-1)
     const { cid, sizeBytes, dagBytes, rebuilt } = extent
     const added = { cid, sizeBytes, dagBytes, rebuilt }
-    if (last?.kind === 'new') this.#runs[this.#runs.length - 1] = { kind: 'new', extents: [...last.extents, added] }
+    if (last?.kind === 'new')
+      this.#runs[this.#runs.length - 1] = { kind: 'new', extents: [...last.extents, added] }
     else this.#runs.push({ kind: 'new', extents: [added] })
   }
 

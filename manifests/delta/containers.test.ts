@@ -29,7 +29,8 @@ function zipOf(members: ReadonlyMap<string, Uint8Array>, squeeze: Squeeze): Buff
 
 const chapter = (number: number, bytes: number) => {
   let text = ''
-  for (let line = 0; text.length < bytes; line++) text += `${number}.${line} ${Math.imul(line + number, 2654435761) >>> 0} of what is told here\n`
+  for (let line = 0; text.length < bytes; line++)
+    text += `${number}.${line} ${Math.imul(line + number, 2654435761) >>> 0} of what is told here\n`
   return Buffer.from(text)
 }
 
@@ -37,7 +38,8 @@ function book(edition: 1 | 2, chapters = 12): Map<string, Uint8Array> {
   const members = new Map<string, Uint8Array>()
   for (let number = 0; number < chapters; number++) {
     let text = chapter(number, 40_000 + number * 2500)
-    if (edition === 2 && number % 3 === 0) text = Buffer.concat([text.subarray(0, 9000), Buffer.from(`corrected ${number}`), text.subarray(9000)])
+    if (edition === 2 && number % 3 === 0)
+      text = Buffer.concat([text.subarray(0, 9000), Buffer.from(`corrected ${number}`), text.subarray(9000)])
     members.set(`chapter-${number}.xhtml`, text)
   }
   return members
@@ -54,8 +56,10 @@ async function deltaOf(old: Uint8Array, next: Uint8Array) {
   delta.nameCatalog(to.catalog, key => rootOf.get(key))
   delta.nameItems(to.entries, key => rootOf.get(key))
   for (const cid of delta.extents.keys()) {
-    const rebuilt = await delta.rebuild(cid, async (at, length) => bytes.subarray(at, at + length), async ({ key }, at, length) =>
-      byKey.get(key)!.subarray(at, at + length),
+    const rebuilt = await delta.rebuild(
+      cid,
+      async (at, length) => bytes.subarray(at, at + length),
+      async ({ key }, at, length) => byKey.get(key)!.subarray(at, at + length),
     )
     expect(Buffer.compare(rebuilt, to.byCid.get(cid)!)).toBe(0)
   }
@@ -64,7 +68,9 @@ async function deltaOf(old: Uint8Array, next: Uint8Array) {
 
 describe('a delta of zip containers', () => {
   it('is made of what was changed inside, across borders of extents, too', async () => {
-    const [old, next] = [book(1, 90), book(2, 90)].map(members => zipOf(members, raw => deflate(raw, { level: 3, memLevel: 8 }))) as [Buffer, Buffer]
+    const [old, next] = [book(1, 90), book(2, 90)].map(members =>
+      zipOf(members, raw => deflate(raw, { level: 3, memLevel: 8 })),
+    ) as [Buffer, Buffer]
     const { sizeBytes, extents } = await deltaOf(old, next)
     expect(extents).toBeGreaterThan(1)
     expect(sizeBytes).toBeLessThan(30 * 150)
@@ -75,7 +81,10 @@ describe('a delta of zip containers', () => {
     { name: 'zip -9', settings: { level: 9, memLevel: INFO_ZIP } },
   ]
   it.each(makers)('made by $name is made of what was changed inside', async ({ settings }) => {
-    const [old, next] = [book(1), book(2)].map(members => zipOf(members, raw => deflate(raw, settings))) as [Buffer, Buffer]
+    const [old, next] = [book(1), book(2)].map(members => zipOf(members, raw => deflate(raw, settings))) as [
+      Buffer,
+      Buffer,
+    ]
     expect((await deltaOf(old, next)).sizeBytes).toBeLessThan(4 * 150 + 600)
   })
 
@@ -86,14 +95,18 @@ describe('a delta of zip containers', () => {
   })
 
   it('that cannot be made again is right all the same', async () => {
-    const [old, next] = [book(1), book(2)].map(members => zipOf(members, raw => deflateRawSync(raw, { level: 6 }))) as [Buffer, Buffer]
+    const [old, next] = [book(1), book(2)].map(members =>
+      zipOf(members, raw => deflateRawSync(raw, { level: 6 })),
+    ) as [Buffer, Buffer]
     expect((await deltaOf(old, next)).sizeBytes).toBeLessThan(next.length)
   })
 
   it('whose streams are damaged, cut off or bombs, is right all the same', async () => {
     const old = zipOf(book(1), raw => deflate(raw, { level: 6, memLevel: 8 }))
     const next = zipOf(book(2), raw => deflate(raw, { level: 6, memLevel: 8 }))
-    const bomb = zipOf(new Map([['chapter-0.xhtml', Buffer.alloc(9_000_000)]]), raw => deflate(raw, { level: 9, memLevel: 8 }))
+    const bomb = zipOf(new Map([['chapter-0.xhtml', Buffer.alloc(9_000_000)]]), raw =>
+      deflate(raw, { level: 9, memLevel: 8 }),
+    )
     for (let at = 0; at < 20; at++) next[Math.floor((at * next.length) / 20)]! ^= 0x55
     for (let at = 0; at < 20; at++) old[Math.floor((at * old.length) / 23)]! ^= 0xaa
     await deltaOf(old, next)

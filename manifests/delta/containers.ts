@@ -53,7 +53,13 @@ export class Containers {
    * @param matches what was found in the extent's bytes as they are.
    * @returns undefined when there is nothing to take apart.
    */
-  async insideOf(item: ItemDag, start: number, bytes: Uint8Array, matches: Matches, oldItem: OldItem | undefined): Promise<Inside | undefined> {
+  async insideOf(
+    item: ItemDag,
+    start: number,
+    bytes: Uint8Array,
+    matches: Matches,
+    oldItem: OldItem | undefined,
+  ): Promise<Inside | undefined> {
     if (!oldItem || item.sizeBytes > ITEM_BYTES_MAX) return undefined
     if (this.#newMembers?.item !== item && !mayHaveMembers(bytes)) return undefined
     const end = start + bytes.length
@@ -81,7 +87,13 @@ export class Containers {
       const settings = this.#settingsFor(item, raw, stored)
       if (!settings) continue
       takeOver(first)
-      streams.push({ ...settings, from: length, rawBytes, skippedBytes: first + start - from, storedBytes: last - first })
+      streams.push({
+        ...settings,
+        from: length,
+        rawBytes,
+        skippedBytes: first + start - from,
+        storedBytes: last - first,
+      })
       addShifted(inside, await this.#matchesIn(raw, oldStream), length)
       pieces.push(raw)
       length += rawBytes
@@ -138,7 +150,8 @@ export class Containers {
       const streamOf = new Map<string, number>()
       for await (const member of membersOf(this.#oldExtents(item))) {
         const range = { from: item.range.from + member.from, to: item.range.from + member.to }
-        if (!streamOf.has(member.name)) streamOf.set(member.name, this.#layout.addStream(range, member.rawBytes))
+        if (!streamOf.has(member.name))
+          streamOf.set(member.name, this.#layout.addStream(range, member.rawBytes))
       }
       this.#oldMembers = { item, streamOf }
     }
@@ -152,15 +165,26 @@ export class Containers {
 }
 
 function equalBytesIn(equal: readonly Match[], from: number, to: number): number {
-  return equal.reduce((sum, { at, length }) => sum + Math.max(0, Math.min(at + length, to) - Math.max(at, from)), 0)
+  return equal.reduce(
+    (sum, { at, length }) => sum + Math.max(0, Math.min(at + length, to) - Math.max(at, from)),
+    0,
+  )
 }
 
 /** Those parts of matches that lie in `from` to `to`, moved by `shift`. */
-function addClipped(target: Matches, { equal, alike }: Matches, from: number, to: number, shift: number): void {
+function addClipped(
+  target: Matches,
+  { equal, alike }: Matches,
+  from: number,
+  to: number,
+  shift: number,
+): void {
   const clip = <M extends Match>(match: M): M | undefined => {
     const first = Math.max(match.at, from)
     const length = Math.min(match.at + match.length, to) - first
-    return length > 0 ? { ...match, at: first + shift, length, address: match.address + first - match.at } : undefined
+    return length > 0
+      ? { ...match, at: first + shift, length, address: match.address + first - match.at }
+      : undefined
   }
   for (const match of equal) {
     const clipped = clip(match)
@@ -171,7 +195,11 @@ function addClipped(target: Matches, { equal, alike }: Matches, from: number, to
     if (!clipped) continue
     // Rounded down: only what is wholly equal may say so.
     const equalBytes = Math.floor((likeness.equalBytes / likeness.length) * clipped.length)
-    target.alike.push({ ...clipped, equalBytes: likeness.equalBytes === likeness.length ? clipped.length : Math.min(equalBytes, clipped.length - 1) })
+    target.alike.push({
+      ...clipped,
+      equalBytes:
+        likeness.equalBytes === likeness.length ? clipped.length : Math.min(equalBytes, clipped.length - 1),
+    })
   }
 }
 

@@ -70,13 +70,19 @@ function memberAt(bytes: Buffer, header: number): Member | 'cut' | undefined {
   const stream = expanded(bytes.subarray(from, from + STREAM_BYTES_MAX))
   if (typeof stream !== 'object') return stream
   if (stream.storedBytes < STORED_BYTES_MIN) return undefined
-  return { name: bytes.toString('latin1', nameFrom, nameTo), from, to: from + stream.storedBytes, rawBytes: stream.raw.length }
+  return {
+    name: bytes.toString('latin1', nameFrom, nameTo),
+    from,
+    to: from + stream.storedBytes,
+    rawBytes: stream.raw.length,
+  }
 }
 
 /** @throws EdgeError `DELTA_INVALID` unless this is one whole stream of `rawBytes`. */
 export function inflate(stored: Uint8Array, rawBytes: number): Uint8Array {
   const stream = rawBytes <= STREAM_BYTES_MAX ? expanded(stored) : undefined
-  if (typeof stream !== 'object' || stream.raw.length !== rawBytes || stream.storedBytes !== stored.length) throw invalid('a base is not the deflate stream that it should be')
+  if (typeof stream !== 'object' || stream.raw.length !== rawBytes || stream.storedBytes !== stored.length)
+    throw invalid('a base is not the deflate stream that it should be')
   return stream.raw
 }
 
@@ -85,14 +91,23 @@ export function inflate(stored: Uint8Array, rawBytes: number): Uint8Array {
  *
  * @param likely is tried first: members of one container are mostly made alike.
  */
-export function settingsFor(raw: Uint8Array, stored: Uint8Array, likely: DeflateSettings | undefined): DeflateSettings | undefined {
+export function settingsFor(
+  raw: Uint8Array,
+  stored: Uint8Array,
+  likely: DeflateSettings | undefined,
+): DeflateSettings | undefined {
   const tried = likely ? [likely, ...SETTINGS.filter(settings => settings !== likely)] : SETTINGS
   return tried.find(settings => Buffer.compare(deflate(raw, settings), stored) === 0)
 }
 
-function expanded(bytes: Uint8Array): { readonly raw: Uint8Array; readonly storedBytes: number } | 'cut' | undefined {
+function expanded(
+  bytes: Uint8Array,
+): { readonly raw: Uint8Array; readonly storedBytes: number } | 'cut' | undefined {
   try {
-    const { buffer, engine } = inflateRawSync(bytes, { info: true, maxOutputLength: STREAM_BYTES_MAX }) as unknown as {
+    const { buffer, engine } = inflateRawSync(bytes, {
+      info: true,
+      maxOutputLength: STREAM_BYTES_MAX,
+    }) as unknown as {
       buffer: Uint8Array
       engine: { bytesWritten: number }
     }

@@ -28,7 +28,9 @@ function noise(seed: number, from: number, length: number): Buffer {
   iv.writeUInt32BE(seed, 0)
   iv.writeBigUInt64BE(BigInt(Math.floor(from / 16)), 8)
   const skip = from % 16
-  return createCipheriv('aes-128-ctr', Buffer.alloc(16), iv).update(Buffer.alloc(skip + length)).subarray(skip)
+  return createCipheriv('aes-128-ctr', Buffer.alloc(16), iv)
+    .update(Buffer.alloc(skip + length))
+    .subarray(skip)
 }
 
 function read(pieces: readonly Piece[], from: number, to: number): Buffer {
@@ -58,7 +60,8 @@ async function viewOf(pieces: readonly Piece[]): Promise<ReleaseView & { readonl
   }
   async function* stream() {
     for (const { seed, from, length } of pieces) {
-      for (let done = 0; done < length; done += MIB) yield noise(seed, from + done, Math.min(MIB, length - done))
+      for (let done = 0; done < length; done += MIB)
+        yield noise(seed, from + done, Math.min(MIB, length - done))
     }
   }
   for await (const { digest, sizeBytes } of chunksOf(stream())) keep(cutter.add({ digest, sizeBytes }))
@@ -70,15 +73,20 @@ async function viewOf(pieces: readonly Piece[]): Promise<ReleaseView & { readonl
     item,
     catalog,
     items: () => [item],
-    chunksOf: async ({ cid, sizeBytes }) => placeOf.get(cid)?.chunks ?? [{ digest: sha256Of(await readExtent(cid)), sizeBytes }],
+    chunksOf: async ({ cid, sizeBytes }) =>
+      placeOf.get(cid)?.chunks ?? [{ digest: sha256Of(await readExtent(cid)), sizeBytes }],
     async readExtent(cid) {
       const place = placeOf.get(cid)
-      return place ? read(pieces, place.from, place.from + extents.find(extent => extent.cid === cid)!.sizeBytes) : readExtent(cid)
+      return place
+        ? read(pieces, place.from, place.from + extents.find(extent => extent.cid === cid)!.sizeBytes)
+        : readExtent(cid)
     },
   }
 }
 
-it('of a huge item with scattered edits is as small as the edits, and takes little memory', { timeout: 600_000 }, async () => {
+it('of a huge item with scattered edits is as small as the edits, and takes little memory', {
+  timeout: 600_000,
+}, async () => {
   const edits = Array.from({ length: 100 }, (_, n) => Math.floor(((n + 0.37) * ITEM_BYTES) / 101))
   const pieces: Piece[] = []
   let from = 0
@@ -103,20 +111,26 @@ it('of a huge item with scattered edits is as small as the edits, and takes litt
     },
   })
   const { user } = process.cpuUsage(since)
-  console.log(`${built.sizeBytes} bytes, head ${built.directory.size}, ${built.omittedExtents} omitted, ${(user / 1e6).toFixed(1)} s, RSS +${Math.round((rssMax - before) / MIB)} MiB`)
+  console.log(
+    `${built.sizeBytes} bytes, head ${built.directory.size}, ${built.omittedExtents} omitted, ${(user / 1e6).toFixed(1)} s, RSS +${Math.round((rssMax - before) / MIB)} MiB`,
+  )
   expect(built.sizeBytes).toBeLessThan(5 * MIB + 100 * 1024 + 64 * 1024)
   expect(rssMax - before).toBeLessThan(RSS_GROWTH_MAX)
 
   const bytes = Buffer.concat([built.beginning, ...parts])
   const head = bytes.subarray(8, 8 + built.directory.size)
   const delta = await StaticDelta.open(head, { ...built.directory, sha256: sha256Of(head) })
-  const byKey = new Map([...old.item.extents, ...old.catalog.extents].map(extent => [keyOf(extent.cid), extent.cid]))
+  const byKey = new Map(
+    [...old.item.extents, ...old.catalog.extents].map(extent => [keyOf(extent.cid), extent.cid]),
+  )
   delta.nameCatalog(next.catalog, () => old.catalog.extents)
   const nodes = delta.nameItems([next.item], () => old.item.extents)
   expect(nodes.at(-1)!.cid).toBe(next.item.root)
   for (const cid of delta.extents.keys()) {
-    const rebuilt = await delta.rebuild(cid, async (at, length) => bytes.subarray(at, at + length), async (base, at, length) =>
-      (await old.readExtent(byKey.get(base.key)!)).subarray(at, at + length),
+    const rebuilt = await delta.rebuild(
+      cid,
+      async (at, length) => bytes.subarray(at, at + length),
+      async (base, at, length) => (await old.readExtent(byKey.get(base.key)!)).subarray(at, at + length),
     )
     expect(Buffer.compare(rebuilt, await next.readExtent(cid))).toBe(0)
   }

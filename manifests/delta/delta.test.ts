@@ -20,14 +20,24 @@ function noise(seed: number, length: number, letters = 256): Buffer {
 }
 
 type Edit =
-  | { readonly kind: 'replace' | 'insert'; readonly at: number; readonly length: number; readonly seed: number }
+  | {
+      readonly kind: 'replace' | 'insert'
+      readonly at: number
+      readonly length: number
+      readonly seed: number
+    }
   | { readonly kind: 'remove'; readonly at: number; readonly length: number }
   | { readonly kind: 'move'; readonly at: number; readonly length: number; readonly to: number }
 
 const where = fc.double({ min: 0, max: 1, noNaN: true })
 const howMuch = fc.oneof(fc.integer({ min: 0, max: 40 }), fc.integer({ min: 0, max: 90_000 }))
 const someEdit: fc.Arbitrary<Edit> = fc.oneof(
-  fc.record({ kind: fc.constantFrom('replace' as const, 'insert' as const), at: where, length: howMuch, seed: fc.nat() }),
+  fc.record({
+    kind: fc.constantFrom('replace' as const, 'insert' as const),
+    at: where,
+    length: howMuch,
+    seed: fc.nat(),
+  }),
   fc.record({ kind: fc.constant('remove' as const), at: where, length: howMuch }),
   fc.record({ kind: fc.constant('move' as const), at: where, length: howMuch, to: where }),
 )
@@ -36,8 +46,10 @@ function edited(bytes: Buffer, edits: readonly Edit[]): Buffer {
   for (const edit of edits) {
     const at = Math.floor(edit.at * bytes.length)
     const end = Math.min(at + edit.length, bytes.length)
-    if (edit.kind === 'insert') bytes = Buffer.concat([bytes.subarray(0, at), noise(edit.seed, edit.length), bytes.subarray(at)])
-    if (edit.kind === 'replace') bytes = Buffer.concat([bytes.subarray(0, at), noise(edit.seed, end - at), bytes.subarray(end)])
+    if (edit.kind === 'insert')
+      bytes = Buffer.concat([bytes.subarray(0, at), noise(edit.seed, edit.length), bytes.subarray(at)])
+    if (edit.kind === 'replace')
+      bytes = Buffer.concat([bytes.subarray(0, at), noise(edit.seed, end - at), bytes.subarray(end)])
     if (edit.kind === 'remove') bytes = Buffer.concat([bytes.subarray(0, at), bytes.subarray(end)])
     if (edit.kind === 'move') {
       const rest = Buffer.concat([bytes.subarray(0, at), bytes.subarray(end)])
@@ -53,7 +65,17 @@ const someItem = fc.record({
   length: fc.oneof(fc.nat(50), fc.nat(70_000), fc.nat(70_000), fc.nat(400_000)),
   letters: fc.constantFrom(2, 20, 256),
   edits: fc.array(someEdit, { maxLength: 6 }),
-  fate: fc.constantFrom('edited', 'edited', 'edited', 'same', 'removed', 'added', 'renamed', 'halved', 'doubled'),
+  fate: fc.constantFrom(
+    'edited',
+    'edited',
+    'edited',
+    'same',
+    'removed',
+    'added',
+    'renamed',
+    'halved',
+    'doubled',
+  ),
 })
 type SomeItem = typeof someItem extends fc.Arbitrary<infer T> ? T : never
 
@@ -79,7 +101,12 @@ function releasesOf(items: readonly SomeItem[]): { from: MemoryRelease; to: Memo
 
 type Built = Awaited<ReturnType<typeof deltaBytes>>
 
-async function opened(bytes: Buffer, { directory }: Built, from: MemoryRelease, to: MemoryRelease): Promise<StaticDelta> {
+async function opened(
+  bytes: Buffer,
+  { directory }: Built,
+  from: MemoryRelease,
+  to: MemoryRelease,
+): Promise<StaticDelta> {
   const head = bytes.subarray(directory.offset, directory.offset + directory.size)
   const delta = await StaticDelta.open(head, { ...directory, sha256: sha256Of(head) })
   const rootOf = new Map([from.catalog, ...from.all].map(({ root, extents }) => [keyOf(root), extents]))
@@ -97,7 +124,8 @@ function basesOf(from: MemoryRelease, without: ReadonlySet<string> = new Set()):
   }
 }
 
-const newExtents = (from: MemoryRelease, to: MemoryRelease): Cid[] => [...to.byCid.keys()].filter(cid => !from.byCid.has(cid))
+const newExtents = (from: MemoryRelease, to: MemoryRelease): Cid[] =>
+  [...to.byCid.keys()].filter(cid => !from.byCid.has(cid))
 
 describe('a static delta', () => {
   it('rebuilds every new extent from the old ones, and says which', async () => {
@@ -137,21 +165,27 @@ describe('a static delta', () => {
 
   it('never yields wrong bytes when it is damaged', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.array(someItem, { minLength: 1, maxLength: 3 }), fc.array(fc.tuple(where, fc.integer({ min: 1, max: 255 })), { minLength: 1, maxLength: 5 }), async (items, flips) => {
-        const { from, to } = releasesOf(items)
-        const built = await deltaBytes(from, to)
-        const bytes = Buffer.from(built.bytes)
-        for (const [at, mask] of flips) bytes[Math.floor(at * bytes.length) % bytes.length]! ^= mask
-        try {
-          const delta = await opened(bytes, built, from, to)
-          for (const cid of delta.extents.keys()) {
-            const rebuilt = await delta.rebuild(cid, async (at, length) => bytes.subarray(at, at + length), basesOf(from)).catch(expectDeltaError)
-            if (rebuilt) expect(Buffer.compare(rebuilt, to.byCid.get(cid)!)).toBe(0)
+      fc.asyncProperty(
+        fc.array(someItem, { minLength: 1, maxLength: 3 }),
+        fc.array(fc.tuple(where, fc.integer({ min: 1, max: 255 })), { minLength: 1, maxLength: 5 }),
+        async (items, flips) => {
+          const { from, to } = releasesOf(items)
+          const built = await deltaBytes(from, to)
+          const bytes = Buffer.from(built.bytes)
+          for (const [at, mask] of flips) bytes[Math.floor(at * bytes.length) % bytes.length]! ^= mask
+          try {
+            const delta = await opened(bytes, built, from, to)
+            for (const cid of delta.extents.keys()) {
+              const rebuilt = await delta
+                .rebuild(cid, async (at, length) => bytes.subarray(at, at + length), basesOf(from))
+                .catch(expectDeltaError)
+              if (rebuilt) expect(Buffer.compare(rebuilt, to.byCid.get(cid)!)).toBe(0)
+            }
+          } catch (error) {
+            expectDeltaError(error)
           }
-        } catch (error) {
-          expectDeltaError(error)
-        }
-      }),
+        },
+      ),
       { numRuns: 25 },
     )
   })
@@ -165,7 +199,9 @@ describe('a static delta', () => {
     const [item] = to.all
     const nothing = basesOf(releaseOf(new Map()))
     const read = async (at: number, length: number) => built.bytes.subarray(at, at + length)
-    await expect(delta.rebuild(item!.root, read, nothing)).rejects.toMatchObject({ code: 'DELTA_BASE_ABSENT' })
+    await expect(delta.rebuild(item!.root, read, nothing)).rejects.toMatchObject({
+      code: 'DELTA_BASE_ABSENT',
+    })
     expect(built.sizeBytes).toBeLessThan(600)
   })
 

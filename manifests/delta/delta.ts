@@ -80,7 +80,8 @@ export class StaticDelta {
    * @throws EdgeError `DELTA_INVALID` when they are others, or make no sense.
    */
   static async open(head: Uint8Array, ref: DirectoryRef): Promise<StaticDelta> {
-    if (head.length !== ref.size || sha256Of(head) !== ref.sha256) throw invalid(`its head is not the one signed, ${ref.sha256}`)
+    if (head.length !== ref.size || sha256Of(head) !== ref.sha256)
+      throw invalid(`its head is not the one signed, ${ref.sha256}`)
     return new StaticDelta(await parseHead(head, ref.rawSize))
   }
 
@@ -89,7 +90,10 @@ export class StaticDelta {
   }
 
   /** Extents that can be rebuilt, of what was named so far. */
-  get extents(): ReadonlyMap<Cid, { readonly cid: Cid; readonly sizeBytes: number; readonly rule: ChunkRule }> {
+  get extents(): ReadonlyMap<
+    Cid,
+    { readonly cid: Cid; readonly sizeBytes: number; readonly rule: ChunkRule }
+  > {
     return this.#rebuilt
   }
 
@@ -101,7 +105,11 @@ export class StaticDelta {
     const at = this.#head.changes.findIndex(({ ordinal }) => ordinal === -1)
     if (at < 0) return []
     const nodes = this.#name(at, catalog, 'catalog-v1', oldExtentsOf)
-    if (!nodes) throw new EdgeError('DELTA_BASE_ABSENT', 'the older catalog, of which the new one keeps parts, is not here')
+    if (!nodes)
+      throw new EdgeError(
+        'DELTA_BASE_ABSENT',
+        'the older catalog, of which the new one keeps parts, is not here',
+      )
     return nodes
   }
 
@@ -163,8 +171,11 @@ export class StaticDelta {
       if (size === undefined) throw invalid('items of a part were not named')
       return size
     })
-    return PartReader.open(stored, sizes, bases.map(({ sizeBytes }) => sizeBytes), (base, offset, length) =>
-      readBase(bases[base]!, offset, length),
+    return PartReader.open(
+      stored,
+      sizes,
+      bases.map(({ sizeBytes }) => sizeBytes),
+      (base, offset, length) => readBase(bases[base]!, offset, length),
     )
   }
 
@@ -183,7 +194,8 @@ export class StaticDelta {
       return []
     }
     for (const run of table.runs) {
-      if (run.kind === 'new') for (const extent of run.extents) if (extent.rebuilt) add(extent.cid, extent.sizeBytes)
+      if (run.kind === 'new')
+        for (const extent of run.extents) if (extent.rebuilt) add(extent.cid, extent.sizeBytes)
     }
     const extents: ExtentRef[] = []
     for (const run of table.runs) {

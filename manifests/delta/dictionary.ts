@@ -36,7 +36,8 @@ export function literalRunsOf(extents: readonly (readonly Operation[])[]): Liter
   let at = 0
   let before = 0
   for (const { literalBytes, copyBytes, address } of extents.flat()) {
-    if (literalBytes > 0) runs.push({ from: at, to: at + literalBytes, before, after: copyBytes > 0 ? address : -1 })
+    if (literalBytes > 0)
+      runs.push({ from: at, to: at + literalBytes, before, after: copyBytes > 0 ? address : -1 })
     at += literalBytes
     before = copyBytes > 0 ? address + copyBytes : before + literalBytes
   }
@@ -70,7 +71,8 @@ export function joinedRanges(ranges: readonly AddressRange[]): AddressRange[] {
   const result: AddressRange[] = []
   for (const range of ranges.toSorted((a, b) => a.from - b.from)) {
     const last = result.at(-1)
-    if (last && range.from <= last.to) result[result.length - 1] = { from: last.from, to: Math.max(last.to, range.to) }
+    if (last && range.from <= last.to)
+      result[result.length - 1] = { from: last.from, to: Math.max(last.to, range.to) }
     else result.push(range)
   }
   return result

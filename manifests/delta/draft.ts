@@ -43,11 +43,29 @@ const EQUAL_APART_BYTES_MIN = 4096
 const NOTHING = new Uint8Array(0)
 
 /** @param anchors all of the extent: it is made of chunks that the older release has. */
-export function draftOfCopies(extent: ExtentRef, rule: ChunkRule, place: AddressRange, anchors: readonly Match[]): Draft {
-  const operations = anchors.map(({ length, address }) => ({ literalBytes: 0, copyBytes: length, address, alike: false }))
+export function draftOfCopies(
+  extent: ExtentRef,
+  rule: ChunkRule,
+  place: AddressRange,
+  anchors: readonly Match[],
+): Draft {
+  const operations = anchors.map(({ length, address }) => ({
+    literalBytes: 0,
+    copyBytes: length,
+    address,
+    alike: false,
+  }))
   const said = { operations, literals: NOTHING, differences: NOTHING }
   const last = anchors.at(-1)
-  return { extent, rule, streams: [], said: { few: said, many: said, alike: said }, like: [], place, end: last ? last.address + last.length : place.to }
+  return {
+    extent,
+    rule,
+    streams: [],
+    said: { few: said, many: said, alike: said },
+    like: [],
+    place,
+    end: last ? last.address + last.length : place.to,
+  }
 }
 
 /**
@@ -64,7 +82,10 @@ export async function draftOf(
   oldBytes: (ranges: readonly AddressRange[]) => Promise<Uint8Array>,
 ): Promise<Draft> {
   const equal = joined(matches.equal)
-  const few = literally(bytes, equal.filter(({ length }) => length >= COPY_BYTES_MIN.few))
+  const few = literally(
+    bytes,
+    equal.filter(({ length }) => length >= COPY_BYTES_MIN.few),
+  )
   const last = equal.findLast(({ length }) => length >= COPY_BYTES_MIN.few)
   return {
     extent,
@@ -72,10 +93,15 @@ export async function draftOf(
     streams,
     said: {
       few,
-      many: literally(bytes, equal.filter(({ length }) => length >= COPY_BYTES_MIN.many)),
+      many: literally(
+        bytes,
+        equal.filter(({ length }) => length >= COPY_BYTES_MIN.many),
+      ),
       alike: few.literals.length === 0 ? few : await withDifferences(bytes, matches, oldBytes),
     },
-    like: matches.alike.filter(({ length }) => length < COPY_BYTES_MIN.few).map(({ address, length }) => ({ from: address, to: address + length })),
+    like: matches.alike
+      .filter(({ length }) => length < COPY_BYTES_MIN.few)
+      .map(({ address, length }) => ({ from: address, to: address + length })),
     place,
     end: last ? last.address + last.length : place.to,
   }
@@ -86,7 +112,12 @@ function literally(bytes: Uint8Array, copies: readonly Match[]): Said {
   const literals: Uint8Array[] = []
   let at = 0
   for (const copy of copies) {
-    operations.push({ literalBytes: copy.at - at, copyBytes: copy.length, address: copy.address, alike: false })
+    operations.push({
+      literalBytes: copy.at - at,
+      copyBytes: copy.length,
+      address: copy.address,
+      alike: false,
+    })
     literals.push(bytes.subarray(at, copy.at))
     at = copy.at + copy.length
   }
@@ -111,7 +142,10 @@ async function withDifferences(
   const copy = async (from: number, to: number, address: number, exact: boolean) => {
     operations.push({ literalBytes: from - at, copyBytes: to - from, address, alike: !exact })
     literals.push(bytes.subarray(at, from))
-    if (!exact) differences.push(differenceOf(bytes.subarray(from, to), await oldBytes([{ from: address, to: address + to - from }])))
+    if (!exact)
+      differences.push(
+        differenceOf(bytes.subarray(from, to), await oldBytes([{ from: address, to: address + to - from }])),
+      )
     at = to
   }
   for (const { at: from, length, address, equalBytes } of alike) {

@@ -55,7 +55,14 @@ trees._tr_tally = (state, distance, symbol) => {
 }
 // Only now: it keeps the function that it finds.
 const { deflateInit2, deflate: run } = require('pako/lib/zlib/deflate.js') as {
-  deflateInit2(stream: Stream, level: number, method: number, windowBits: number, memLevel: number, strategy: number): number
+  deflateInit2(
+    stream: Stream,
+    level: number,
+    method: number,
+    windowBits: number,
+    memLevel: number,
+    strategy: number,
+  ): number
   deflate(stream: Stream, flush: number): number
 }
 const ZStream = require('pako/lib/zlib/zstream.js') as new () => Stream
@@ -71,7 +78,14 @@ const MATCH_BYTES_MIN = 3
 /** The raw deflate stream of `raw`. */
 export function deflate(raw: Uint8Array, { level, memLevel }: DeflateSettings): Uint8Array {
   const stream = new ZStream()
-  deflateInit2(stream, level, DEFLATED, RAW_WINDOW_BITS, memLevel === INFO_ZIP ? INFO_ZIP_MEM_LEVEL : memLevel, 0)
+  deflateInit2(
+    stream,
+    level,
+    DEFLATED,
+    RAW_WINDOW_BITS,
+    memLevel === INFO_ZIP ? INFO_ZIP_MEM_LEVEL : memLevel,
+    0,
+  )
   if (memLevel === INFO_ZIP) {
     const { state } = stream
     state.hash_bits = INFO_ZIP_HASH_BITS
@@ -106,7 +120,8 @@ function endsBlock(state: State, distance: number): boolean {
       bits += state.dyn_dtree[code * 2]! * (5 + extraBits)
     }
     const inputBytes = state.strstart - state.block_start
-    if (state.distances! < Math.floor(symbols / 2) && Math.floor(bits / 8) < Math.floor(inputBytes / 2)) return true
+    if (state.distances! < Math.floor(symbols / 2) && Math.floor(bits / 8) < Math.floor(inputBytes / 2))
+      return true
   }
   return state.distances === DISTANCES_MAX
 }

@@ -34,13 +34,20 @@ export class ExtentMatcher {
     const goneBytes = gone.reduce((sum, index) => sum + layout.extents[index]!.sizeBytes, 0)
     // Neighbours of what has gone are looked at, too, hence some more.
     const pool = new MatchPool(Math.min(goneBytes + POOL_BYTES_MAX / 4, POOL_BYTES_MAX))
-    if (goneBytes <= pool.freeBytes - POOL_BYTES_MAX / 4) return new ExtentMatcher(layout, old, pool, gone, undefined)
+    if (goneBytes <= pool.freeBytes - POOL_BYTES_MAX / 4)
+      return new ExtentMatcher(layout, old, pool, gone, undefined)
     const index = new LikenessIndex(goneBytes)
     for (const extent of gone) index.add(layout.extents[extent]!.address, await old.extent(extent))
     return new ExtentMatcher(layout, old, pool, [], index)
   }
 
-  private constructor(layout: OldLayout, old: OldBytes, pool: MatchPool, gone: readonly number[], index: LikenessIndex | undefined) {
+  private constructor(
+    layout: OldLayout,
+    old: OldBytes,
+    pool: MatchPool,
+    gone: readonly number[],
+    index: LikenessIndex | undefined,
+  ) {
     this.#layout = layout
     this.#old = old
     this.#pool = pool
@@ -71,10 +78,18 @@ export class ExtentMatcher {
    * @param expected where the extent's first byte would be if nothing had changed.
    * @param item the old item of the same path, if there is one.
    */
-  async find(bytes: Uint8Array, anchors: readonly Match[], expected: number, item: OldItem | undefined): Promise<Matches> {
+  async find(
+    bytes: Uint8Array,
+    anchors: readonly Match[],
+    expected: number,
+    item: OldItem | undefined,
+  ): Promise<Matches> {
     const runs = runsBetween(bytes.length, anchors, expected)
     const alike = runs.flatMap(run => this.#index?.lookUp(bytes, run.from, run.to) ?? [])
-    await this.#load(runs.flatMap(run => this.#placesOf(run, item)), alike)
+    await this.#load(
+      runs.flatMap(run => this.#placesOf(run, item)),
+      alike,
+    )
     const found: Matches = { equal: [], alike: [] }
     for (const [at, run] of runs.entries()) {
       const { equal, alike } = this.#pool.matches(bytes, run.from, run.to, run.expected)
@@ -95,7 +110,8 @@ export class ExtentMatcher {
     const { expected, next } = run
     const ends = [{ from: expected - MARGIN_BYTES, to: expected + length + MARGIN_BYTES }]
     if (next !== undefined) {
-      if (next >= expected && next - expected <= GAP_BYTES_MAX) return [{ from: expected - MARGIN_BYTES, to: next + MARGIN_BYTES }]
+      if (next >= expected && next - expected <= GAP_BYTES_MAX)
+        return [{ from: expected - MARGIN_BYTES, to: next + MARGIN_BYTES }]
       ends.push({ from: next - length - MARGIN_BYTES, to: next + MARGIN_BYTES })
     }
     if (item && item.range.to - item.range.from <= MARGIN_BYTES * 16) ends.push(item.range)
@@ -109,8 +125,16 @@ export class ExtentMatcher {
       const index = this.#layout.extentAt(address)
       hits.set(index, (hits.get(index) ?? 0) + 1)
     }
-    const most = [...hits].sort(([a, some], [b, others]) => others - some || a - b).slice(0, ALIKE_EXTENTS_MAX)
-    const wanted = [...new Set([...this.#gone, ...places.flatMap(place => this.#layout.extentsIn(place)), ...most.map(([index]) => index)])]
+    const most = [...hits]
+      .sort(([a, some], [b, others]) => others - some || a - b)
+      .slice(0, ALIKE_EXTENTS_MAX)
+    const wanted = [
+      ...new Set([
+        ...this.#gone,
+        ...places.flatMap(place => this.#layout.extentsIn(place)),
+        ...most.map(([index]) => index),
+      ]),
+    ]
     this.#gone = []
     const missing = wanted.filter(index => !this.#inPool.has(index))
     const bytes = missing.reduce((sum, index) => sum + this.#layout.extents[index]!.sizeBytes, 0)

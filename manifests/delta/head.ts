@@ -85,7 +85,10 @@ export function keyOf(cid: Cid): string {
 /** How many rebuilt extents a change has. */
 export function rebuiltOf({ table }: ItemChange): number {
   if (!table) return 1
-  return table.runs.reduce((sum, run) => sum + (run.kind === 'new' ? run.extents.filter(extent => extent.rebuilt).length : 0), 0)
+  return table.runs.reduce(
+    (sum, run) => sum + (run.kind === 'new' ? run.extents.filter(extent => extent.rebuilt).length : 0),
+    0,
+  )
 }
 
 /**
@@ -93,7 +96,10 @@ export function rebuiltOf({ table }: ItemChange): number {
  * @param catalogParts the stored bytes of the first `head.catalogParts` parts.
  * @returns the head as it follows the magic, and the size of its numbers before compression.
  */
-export async function encodeHead(head: DeltaHead, catalogParts: readonly Uint8Array[]): Promise<{ bytes: Buffer; rawSize: number }> {
+export async function encodeHead(
+  head: DeltaHead,
+  catalogParts: readonly Uint8Array[],
+): Promise<{ bytes: Buffer; rawSize: number }> {
   const numbers = new ByteWriter()
   const digests = new ByteWriter()
   numbers.varint(VERSION).varint(head.bases.length)
@@ -118,7 +124,10 @@ export async function encodeHead(head: DeltaHead, catalogParts: readonly Uint8Ar
     let expectedFirst = 0
     for (const run of table.runs) {
       if (run.kind === 'keep') {
-        numbers.varint(run.count * 2).varint(run.root).varint(zigzag(run.first - expectedFirst))
+        numbers
+          .varint(run.count * 2)
+          .varint(run.root)
+          .varint(zigzag(run.first - expectedFirst))
         expectedFirst = run.first + run.count
         continue
       }
@@ -162,7 +171,10 @@ export async function parseHead(bytes: Uint8Array, rawSize: number): Promise<Del
   const key = () => Buffer.from(outer.bytes(KEY_BYTES)).toString('hex')
 
   if (numbers.varint() !== VERSION) throw invalid('another version')
-  const bases = Array.from({ length: count() }, () => ({ key: key(), sizeBytes: numbers.varint(EXTENT_BYTES_MAX) }))
+  const bases = Array.from({ length: count() }, () => ({
+    key: key(),
+    sizeBytes: numbers.varint(EXTENT_BYTES_MAX),
+  }))
   const partCount = count()
   const catalogParts = numbers.varint(partCount)
   const partHeads = Array.from({ length: partCount }, () => ({
@@ -214,11 +226,19 @@ export async function parseHead(bytes: Uint8Array, rawSize: number): Promise<Del
   })
 
   let firstExtent = 0
-  let offset = DELTA_MAGIC.length + bytes.length - partHeads.slice(0, catalogParts).reduce((sum, part) => sum + part.storedBytes, 0)
+  let offset =
+    DELTA_MAGIC.length +
+    bytes.length -
+    partHeads.slice(0, catalogParts).reduce((sum, part) => sum + part.storedBytes, 0)
   const parts = partHeads.map(head => {
     const others = readIndexes(numbers, bases.length, 0)
     const own = needs.slice(firstExtent, firstExtent + head.extentCount).flat()
-    const part = { ...head, offset, firstExtent, bases: [...new Set([...own, ...others])].sort((a, b) => a - b) }
+    const part = {
+      ...head,
+      offset,
+      firstExtent,
+      bases: [...new Set([...own, ...others])].sort((a, b) => a - b),
+    }
     firstExtent += head.extentCount
     offset += head.storedBytes
     return part
@@ -226,7 +246,7 @@ export async function parseHead(bytes: Uint8Array, rawSize: number): Promise<Del
   numbers.end()
   if (firstExtent !== extentCount) throw invalid('its parts have more or fewer extents than its items')
   if (outer.left !== parts.slice(0, catalogParts).reduce((sum, part) => sum + part.storedBytes, 0)) {
-    throw invalid('the catalog\'s parts do not end the head')
+    throw invalid("the catalog's parts do not end the head")
   }
   return { bases, parts, catalogParts, changes, needs }
 }

@@ -7,7 +7,9 @@
 const WINDOW_BYTES = 32
 /** A place is picked when these bits of a rolling hash are zero. */
 const PICK_MASK = 0x7ff << 21
-const GEAR = Int32Array.from({ length: 256 }, (_, value) => Math.imul(Math.imul(value + 1, 0x9e3779b1) ^ 0x5bd1e995, 0x85ebca6b))
+const GEAR = Int32Array.from({ length: 256 }, (_, value) =>
+  Math.imul(Math.imul(value + 1, 0x9e3779b1) ^ 0x5bd1e995, 0x85ebca6b),
+)
 /** 48 MB of tables at most; beyond about 6 GiB of content, the first places are kept. */
 const PLACES_MAX = 3_000_000
 
@@ -55,7 +57,11 @@ export class LikenessIndex {
   }
 }
 
-function* picked(bytes: Uint8Array, from: number, to: number): Generator<{ readonly hash: number; readonly at: number }> {
+function* picked(
+  bytes: Uint8Array,
+  from: number,
+  to: number,
+): Generator<{ readonly hash: number; readonly at: number }> {
   let rolling = 0
   for (let at = from; at < to; at++) {
     rolling = ((rolling << 1) + GEAR[bytes[at]!]!) | 0

@@ -43,7 +43,10 @@ const LEAP_BYTES = 8
 const DIFFERENCE_BYTES_MAX = 64
 const EQUAL_BYTES_MIN = 64
 const PRIME = 0x01000193
-const OLDEST_FACTOR = Array.from({ length: WINDOW_BYTES }).reduce((power: number) => Math.imul(power, PRIME), 1)
+const OLDEST_FACTOR = Array.from({ length: WINDOW_BYTES }).reduce(
+  (power: number) => Math.imul(power, PRIME),
+  1,
+)
 
 interface PoolSegment extends AddressRange {
   readonly start: number
@@ -85,11 +88,16 @@ export class MatchPool {
     this.#bytes.set(bytes, start)
     this.#used += bytes.length
     const last = this.#segments.at(-1)
-    if (last && last.to === address) this.#segments[this.#segments.length - 1] = { ...last, to: address + bytes.length }
+    if (last && last.to === address)
+      this.#segments[this.#segments.length - 1] = { ...last, to: address + bytes.length }
     else this.#segments.push({ start, from: address, to: address + bytes.length })
     // A window may reach over the end of what was there before: enter those places now.
     const first = Math.max(0, start - WINDOW_BYTES + 1)
-    for (let stride = Math.ceil(first / STRIDE_BYTES); stride * STRIDE_BYTES + WINDOW_BYTES <= this.#used; stride++) {
+    for (
+      let stride = Math.ceil(first / STRIDE_BYTES);
+      stride * STRIDE_BYTES + WINDOW_BYTES <= this.#used;
+      stride++
+    ) {
       const slot = this.#slotOf(hashAt(this.#bytes, stride * STRIDE_BYTES))
       this.#earlier[stride] = this.#latest[slot]!
       this.#latest[slot] = stride
@@ -117,11 +125,14 @@ export class MatchPool {
       let length = possible ? commonBytes(bytes, at, to, pool, onDiagonal, used) : 0
       let place = onDiagonal
       if (length < WINDOW_BYTES && at + WINDOW_BYTES <= to) {
-        hash = hashedAt === at - 1 ? roll(hash, bytes[at - 1]!, bytes[at + WINDOW_BYTES - 1]!) : hashAt(bytes, at)
+        hash =
+          hashedAt === at - 1 ? roll(hash, bytes[at - 1]!, bytes[at + WINDOW_BYTES - 1]!) : hashAt(bytes, at)
         hashedAt = at
         const leap = this.#longest(bytes, at, to, hash, onDiagonal)
         if (leap && leap.length > length + LEAP_BYTES) {
-          const stays = possible ? equalBytes(bytes, at, pool, onDiagonal, Math.min(leap.length, used - onDiagonal)) : 0
+          const stays = possible
+            ? equalBytes(bytes, at, pool, onDiagonal, Math.min(leap.length, used - onDiagonal))
+            : 0
           if (stays < leap.length - LEAP_BYTES) ({ length, place } = leap)
         }
       }
@@ -139,12 +150,22 @@ export class MatchPool {
     return { ...found, alike: found.alike.filter(({ equalBytes }) => equalBytes >= STRIDE_BYTES) }
   }
 
-  #longest(bytes: Uint8Array, at: number, to: number, hash: number, near: number): { place: number; length: number } | undefined {
+  #longest(
+    bytes: Uint8Array,
+    at: number,
+    to: number,
+    hash: number,
+    near: number,
+  ): { place: number; length: number } | undefined {
     const pool = this.#bytes
     let length = 0
     let place = -1
     let stride = this.#latest[this.#slotOf(hash)]!
-    for (let tried = 0; stride >= 0 && tried < CANDIDATES_MAX && length < LONG_BYTES; tried++, stride = this.#earlier[stride]!) {
+    for (
+      let tried = 0;
+      stride >= 0 && tried < CANDIDATES_MAX && length < LONG_BYTES;
+      tried++, stride = this.#earlier[stride]!
+    ) {
       const candidate = stride * STRIDE_BYTES
       if (length > 0 && bytes[at + length] !== pool[candidate + length] && at + length < to) continue
       const common = commonBytes(bytes, at, to, pool, candidate, this.#used)
@@ -166,7 +187,11 @@ export class MatchPool {
       const last = found.alike.at(-1)
       const gap = last ? at - (last.at + last.length) : -1
       if (last && gap <= DIFFERENCE_BYTES_MAX && address - last.address === at - last.at) {
-        found.alike[found.alike.length - 1] = { ...last, length: last.length + gap + here, equalBytes: last.equalBytes + here }
+        found.alike[found.alike.length - 1] = {
+          ...last,
+          length: last.length + gap + here,
+          equalBytes: last.equalBytes + here,
+        }
       } else found.alike.push({ at, length: here, address, equalBytes: here })
       at += here
       place += here
@@ -206,7 +231,14 @@ function roll(hash: number, oldest: number, newest: number): number {
 }
 
 /** How many bytes are equal from there on, up to the first that is not. */
-function commonBytes(a: Uint8Array, from: number, to: number, b: Uint8Array, start: number, end: number): number {
+function commonBytes(
+  a: Uint8Array,
+  from: number,
+  to: number,
+  b: Uint8Array,
+  start: number,
+  end: number,
+): number {
   const limit = Math.min(to - from, end - start)
   let length = 0
   while (length < limit && a[from + length] === b[start + length]) length++

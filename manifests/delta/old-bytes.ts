@@ -13,7 +13,10 @@ const KEPT_BYTES = 32 * 1024 * 1024
 export class OldBytes {
   readonly #layout: OldLayout
   readonly #view: ReleaseView
-  readonly #kept = new LRUCache<Cid | number, Uint8Array>({ maxSize: KEPT_BYTES, sizeCalculation: bytes => bytes.length + 1 })
+  readonly #kept = new LRUCache<Cid | number, Uint8Array>({
+    maxSize: KEPT_BYTES,
+    sizeCalculation: bytes => bytes.length + 1,
+  })
 
   constructor(layout: OldLayout, view: ReleaseView) {
     this.#layout = layout
@@ -36,7 +39,9 @@ export class OldBytes {
     for (const range of ranges) {
       for (const index of this.#layout.extentsIn(range)) {
         const { address } = this.#layout.extents[index]!
-        pieces.push((await this.extent(index)).subarray(Math.max(range.from - address, 0), range.to - address))
+        pieces.push(
+          (await this.extent(index)).subarray(Math.max(range.from - address, 0), range.to - address),
+        )
       }
     }
     return Buffer.concat(pieces)

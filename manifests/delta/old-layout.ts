@@ -66,7 +66,10 @@ export class OldLayout {
   }
 
   /** The item that has this extent, `preferred` if it has it, too, and the extent's place among its extents. */
-  ownerOf(index: number, preferred: OldItem | undefined): { readonly item: OldItem; readonly position: number } | undefined {
+  ownerOf(
+    index: number,
+    preferred: OldItem | undefined,
+  ): { readonly item: OldItem; readonly position: number } | undefined {
     const { cid } = this.extents[index]!
     if (preferred) {
       const end = preferred.firstExtent + preferred.extentCount

@@ -4,12 +4,28 @@
  * How much is tried depends on how much there is: small updates, where every byte counts, are
  * compressed several times at the best level; large ones are estimated at a fast level first.
  */
-import { BLOCK_BYTES, bytesIn, type DictionaryRule, dictionaryOf, type LiteralRun, literalRunsOf, runsWithin } from './dictionary.ts'
+import {
+  BLOCK_BYTES,
+  bytesIn,
+  type DictionaryRule,
+  dictionaryOf,
+  type LiteralRun,
+  literalRunsOf,
+  runsWithin,
+} from './dictionary.ts'
 import type { Draft, Said, Way } from './draft.ts'
 import { WAYS } from './draft.ts'
 import type { OldBytes } from './old-bytes.ts'
 import type { OldLayout } from './old-layout.ts'
-import { type AddressRange, DICTIONARY_BYTES_MAX, encodePart, FRAME_RAW_BYTES_MAX, type Operation, type PartContent, type PartFrame } from './part.ts'
+import {
+  type AddressRange,
+  DICTIONARY_BYTES_MAX,
+  encodePart,
+  FRAME_RAW_BYTES_MAX,
+  type Operation,
+  type PartContent,
+  type PartFrame,
+} from './part.ts'
 import type { PartStreams } from './part-streams.ts'
 import { originsOf } from './provenance.ts'
 import { pack } from './section.ts'
@@ -51,7 +67,12 @@ export class PartBuilder {
   }
 
   async build(drafts: readonly Draft[]): Promise<BuiltPart> {
-    const candidates = waysWorthTrying(drafts).map(way => this.#candidate(drafts.map(({ said }) => said[way]), drafts))
+    const candidates = waysWorthTrying(drafts).map(way =>
+      this.#candidate(
+        drafts.map(({ said }) => said[way]),
+        drafts,
+      ),
+    )
     const thorough = await this.#isWorthTrying(candidates[0]!)
     let best: { size: number; candidate: Candidate } | undefined
     for (const candidate of candidates.length > 1 ? candidates : []) {
@@ -61,7 +82,11 @@ export class PartBuilder {
     const candidate = best?.candidate ?? candidates[0]!
     const content = await this.#content(candidate, thorough)
     const bases = candidate.bases.filter(index => !this.#layout.extents[index]!.stream)
-    return { stored: await encodePart(content), bases, needs: await needsOf(candidate, content, this.#layout) }
+    return {
+      stored: await encodePart(content),
+      bases,
+      needs: await needsOf(candidate, content, this.#layout),
+    }
   }
 
   #candidate(said: readonly Said[], drafts: readonly Draft[]): Candidate {
@@ -70,7 +95,9 @@ export class PartBuilder {
     const own = new Set(bases)
     const space = new PartSpace(layout, bases)
     const extents = said.map(({ operations }) =>
-      operations.map(operation => (operation.copyBytes > 0 ? { ...operation, address: space.of(operation.address) } : operation)),
+      operations.map(operation =>
+        operation.copyBytes > 0 ? { ...operation, address: space.of(operation.address) } : operation,
+      ),
     )
     return {
       bases,
@@ -83,7 +110,9 @@ export class PartBuilder {
       streams: {
         ofBases: bases.flatMap(index => {
           const { stream, sizeBytes } = layout.extents[index]!
-          return stream ? [{ address: space.of(stream.from), storedBytes: stream.to - stream.from, rawBytes: sizeBytes }] : []
+          return stream
+            ? [{ address: space.of(stream.from), storedBytes: stream.to - stream.from, rawBytes: sizeBytes }]
+            : []
         }),
         ofExtents: drafts.flatMap(({ streams }, extent) => streams.map(stream => ({ extent, ...stream }))),
       },
@@ -93,7 +122,10 @@ export class PartBuilder {
   /** Little, and not pictures and the like, of which the best level takes no more off. */
   async #isWorthTrying(candidate: Candidate): Promise<boolean> {
     const { length } = candidate.literals
-    return length <= THOROUGH_BYTES && (await this.#estimate(candidate, FAST_LEVEL)) < length * THOROUGH_RATIO_MAX + 1024
+    return (
+      length <= THOROUGH_BYTES &&
+      (await this.#estimate(candidate, FAST_LEVEL)) < length * THOROUGH_RATIO_MAX + 1024
+    )
   }
 
   async #estimate(candidate: Candidate, level: number): Promise<number> {
@@ -102,7 +134,8 @@ export class PartBuilder {
     for (let from = 0; from < literals.length; from += FRAME_RAW_BYTES_MAX) {
       const { choices, usual } = this.#choicesFor(candidate, from)
       const dictionary = await this.#dictionary(candidate, from, choices[usual]!)
-      bytes += (await pack(literals.subarray(from, from + FRAME_RAW_BYTES_MAX), dictionary, level)).stored.length
+      bytes += (await pack(literals.subarray(from, from + FRAME_RAW_BYTES_MAX), dictionary, level)).stored
+        .length
     }
     // An operation takes four to five bytes.
     return bytes + extents.reduce((sum, operations) => sum + operations.length * 4.5, 0)
@@ -111,8 +144,14 @@ export class PartBuilder {
   async #content(candidate: Candidate, thorough: boolean): Promise<PartContent> {
     const { literals, differences, extents } = candidate
     const frames: PartFrame[] = []
-    for (let from = 0; from < literals.length; from += FRAME_RAW_BYTES_MAX) frames.push(await this.#frame(candidate, from, thorough))
-    return { extents, frames, differences: await pack(differences, NONE, GOOD_LEVEL), streams: candidate.streams }
+    for (let from = 0; from < literals.length; from += FRAME_RAW_BYTES_MAX)
+      frames.push(await this.#frame(candidate, from, thorough))
+    return {
+      extents,
+      frames,
+      differences: await pack(differences, NONE, GOOD_LEVEL),
+      streams: candidate.streams,
+    }
   }
 
   async #frame(candidate: Candidate, from: number, thorough: boolean): Promise<PartFrame> {
@@ -124,7 +163,10 @@ export class PartBuilder {
     if (!thorough) {
       const plain = await attempt(choices[usual]!, ESTIMATE_LEVEL)
       const more = extended && (await attempt(extended, ESTIMATE_LEVEL))
-      return attempt(more && more.section.stored.length < plain.section.stored.length ? more : plain, GOOD_LEVEL)
+      return attempt(
+        more && more.section.stored.length < plain.section.stored.length ? more : plain,
+        GOOD_LEVEL,
+      )
     }
     let best = await attempt(choices[usual]!, BEST_LEVEL)
     const improve = async (choice: Choice | undefined) => {
@@ -143,7 +185,9 @@ export class PartBuilder {
 
   /** Dictionaries that fit, from little to much, at least one, at worst none; and one with further blocks. */
   #choicesFor(candidate: Candidate, from: number): { choices: Choice[]; usual: number; extended?: Choice } {
-    const choices: Choice[] = RULES.map(rule => ({ rule, blocks: [] })).filter(choice => this.#ranges(candidate, from, choice))
+    const choices: Choice[] = RULES.map(rule => ({ rule, blocks: [] })).filter(choice =>
+      this.#ranges(candidate, from, choice),
+    )
     if (choices.length === 0) choices.push({ rule: NO_RULE, blocks: [] })
     const smallest = choices[0]!
     const blocks = this.#blocksFor(candidate, from, smallest)
@@ -155,13 +199,18 @@ export class PartBuilder {
   #blocksFor(candidate: Candidate, from: number, choice: Choice): number[] {
     const covered = this.#ranges(candidate, from, choice)!
     const room = Math.floor((DICTIONARY_BYTES_MAX - bytesIn(covered)) / BLOCK_BYTES)
-    const isCovered = (block: number) => covered.some(range => range.from <= block * BLOCK_BYTES && range.to >= (block + 1) * BLOCK_BYTES)
+    const isCovered = (block: number) =>
+      covered.some(range => range.from <= block * BLOCK_BYTES && range.to >= (block + 1) * BLOCK_BYTES)
     const open = [...candidate.likeBlocks].filter(([block]) => !isCovered(block))
     const most = open.sort(([a, votes], [b, others]) => others - votes || a - b).slice(0, Math.max(room, 0))
     return most.map(([block]) => block).sort((a, b) => a - b)
   }
 
-  #ranges({ runs, space, literals }: Candidate, from: number, { rule, blocks }: Choice): AddressRange[] | undefined {
+  #ranges(
+    { runs, space, literals }: Candidate,
+    from: number,
+    { rule, blocks }: Choice,
+  ): AddressRange[] | undefined {
     const to = Math.min(from + FRAME_RAW_BYTES_MAX, literals.length)
     return dictionaryOf(runsWithin(runs, from, to), rule, blocks, space.sizeBytes)
   }
@@ -192,7 +241,10 @@ const LIKE_BYTES_MIN = 512
 const LIKE_EXTENTS_MAX = 16
 
 function waysWorthTrying(drafts: readonly Draft[]): Way[] {
-  const differ = WAYS.filter((way, at) => at === 0 || drafts.some(({ said }) => said[way].operations.length !== said.few.operations.length))
+  const differ = WAYS.filter(
+    (way, at) =>
+      at === 0 || drafts.some(({ said }) => said[way].operations.length !== said.few.operations.length),
+  )
   return differ
 }
 
@@ -212,7 +264,10 @@ function basesOf(said: readonly Said[], drafts: readonly Draft[], layout: OldLay
     votes.set(index, (votes.get(index) ?? 0) + to - from)
   }
   const liked = [...votes].filter(([index, bytes]) => bytes >= LIKE_BYTES_MIN && !bases.has(index))
-  for (const [index] of liked.sort(([a, bytes], [b, others]) => others - bytes || a - b).slice(0, LIKE_EXTENTS_MAX)) bases.add(index)
+  for (const [index] of liked
+    .sort(([a, bytes], [b, others]) => others - bytes || a - b)
+    .slice(0, LIKE_EXTENTS_MAX))
+    bases.add(index)
   for (const index of [...bases]) {
     const { stream } = layout.extents[index]!
     if (stream) add(stream)
@@ -255,13 +310,25 @@ function likeBlocksOf(
 }
 
 /** By extent, the old extents that it copies from and those that its literals came out of. */
-async function needsOf({ bases, space, extents, runs }: Candidate, { frames }: PartContent, layout: OldLayout): Promise<number[][]> {
+async function needsOf(
+  { bases, space, extents, runs }: Candidate,
+  { frames }: PartContent,
+  layout: OldLayout,
+): Promise<number[][]> {
   const origins: Int32Array[] = []
   let from = 0
   for (const { section, rule, blocks } of frames) {
     const to = from + section.rawBytes
-    const dictionary = section.coding === 1 ? dictionaryOf(runsWithin(runs, from, to), rule, blocks, space.sizeBytes)! : []
-    origins.push(await originsOf(section, dictionary, address => space.baseAt(address), base => space.endOf(base)))
+    const dictionary =
+      section.coding === 1 ? dictionaryOf(runsWithin(runs, from, to), rule, blocks, space.sizeBytes)! : []
+    origins.push(
+      await originsOf(
+        section,
+        dictionary,
+        address => space.baseAt(address),
+        base => space.endOf(base),
+      ),
+    )
     from = to
   }
   let literal = 0

@@ -44,13 +44,20 @@ export function writeStreams(out: ByteWriter, { ofBases, ofExtents }: PartStream
   out.varint(ofBases.length)
   let expected = 0
   for (const { address, storedBytes, rawBytes } of ofBases) {
-    out.varint(zigzag(address - expected)).varint(storedBytes).varint(rawBytes)
+    out
+      .varint(zigzag(address - expected))
+      .varint(storedBytes)
+      .varint(rawBytes)
     expected = address + storedBytes
   }
   let at = { extent: 0, from: 0 }
   for (const { extent, from, rawBytes, skippedBytes, storedBytes, level, memLevel } of ofExtents) {
     out.varint(extent - at.extent).varint(from - (extent === at.extent ? at.from : 0))
-    out.varint(rawBytes).varint(skippedBytes).varint(storedBytes).varint(level * 16 + memLevel)
+    out
+      .varint(rawBytes)
+      .varint(skippedBytes)
+      .varint(storedBytes)
+      .varint(level * 16 + memLevel)
     at = { extent, from: from + rawBytes }
   }
 }

@@ -10,7 +10,15 @@
 import { ByteReader, ByteWriter } from '../varint.ts'
 import { BLOCK_BYTES, dictionaryOf, literalRunsOf, runsWithin, type DictionaryRule } from './dictionary.ts'
 import { type PartStreams, readStreams, writeStreams } from './part-streams.ts'
-import { invalid, pack, readSectionHead, type Section, type SectionHead, unpack, writeSectionHead } from './section.ts'
+import {
+  invalid,
+  pack,
+  readSectionHead,
+  type Section,
+  type SectionHead,
+  unpack,
+  writeSectionHead,
+} from './section.ts'
 import { zigzag, zigzagged } from './zigzag.ts'
 
 /** Longest output of a frame. */
@@ -62,7 +70,10 @@ export async function encodePart({ extents, frames, differences, streams }: Part
   const [rules, blocks, literals, copies, jumps, deflated] = columns as SixOf<ByteWriter>
   writeStreams(deflated, streams)
   for (const frame of frames) {
-    rules.varint(exponentOf(frame.rule.around)).varint(exponentOf(frame.rule.ahead)).varint(frame.blocks.length)
+    rules
+      .varint(exponentOf(frame.rule.around))
+      .varint(exponentOf(frame.rule.ahead))
+      .varint(frame.blocks.length)
     let expected = 0
     for (const block of frame.blocks) {
       blocks.varint(block - expected)
@@ -97,7 +108,11 @@ export interface DecodedPart extends Omit<PartContent, 'frames'> {
  * @param basesBytes of all its bases.
  * @throws EdgeError `DELTA_INVALID` unless every extent gets exactly its bytes from within bounds.
  */
-export async function decodePart(stored: Uint8Array, sizes: readonly number[], basesBytes: number): Promise<DecodedPart> {
+export async function decodePart(
+  stored: Uint8Array,
+  sizes: readonly number[],
+  basesBytes: number,
+): Promise<DecodedPart> {
   const reader = new ByteReader(stored, 'DELTA_INVALID')
   const frameCount = reader.varint(FRAMES_MAX)
   const operationsHead = readSectionHead(reader, OPERATIONS_BYTES_MAX)
@@ -136,7 +151,8 @@ export async function decodePart(stored: Uint8Array, sizes: readonly number[], b
     throw invalid('a part has more or fewer literals than its operations take')
   }
   const alikeBytes = extents.flat().reduce((sum, { alike, copyBytes }) => sum + (alike ? copyBytes : 0), 0)
-  if (alikeBytes !== differences.rawBytes) throw invalid('a part has more or fewer differences than its operations take')
+  if (alikeBytes !== differences.rawBytes)
+    throw invalid('a part has more or fewer differences than its operations take')
   return { extents, frames, differences, streams }
 }
 
@@ -180,7 +196,11 @@ function readOperations(
   })
 }
 
-function readRule(rules: ByteReader, blocks: ByteReader, addressMax: number): { rule: DictionaryRule; blocks: number[] } {
+function readRule(
+  rules: ByteReader,
+  blocks: ByteReader,
+  addressMax: number,
+): { rule: DictionaryRule; blocks: number[] } {
   const rule = { around: powerOf(rules.varint(EXPONENT_MAX)), ahead: powerOf(rules.varint(EXPONENT_MAX)) }
   let expected = 0
   const blockList = Array.from({ length: rules.varint(DICTIONARY_BYTES_MAX / BLOCK_BYTES) }, () => {

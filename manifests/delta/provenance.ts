@@ -39,7 +39,9 @@ export async function originsOf(
     }
   }
   const inverse = low.map(label => label ^ 0xff)
-  const [lows, highs, inverses] = await Promise.all([low, high, inverse].map(labels => unpack(section, labels)))
+  const [lows, highs, inverses] = await Promise.all(
+    [low, high, inverse].map(labels => unpack(section, labels)),
+  )
   for (let byte = 0; byte < origins.length; byte++) {
     if (lows![byte] !== inverses![byte]) origins[byte] = lows![byte]! | (highs![byte]! << 8)
   }

@@ -63,11 +63,21 @@ export class PartReader {
     baseSizes: readonly number[],
     readBase: ReadPartBase,
   ): Promise<PartReader> {
-    const decoded = await decodePart(stored, extentSizes, baseSizes.reduce((sum, size) => sum + size, 0))
+    const decoded = await decodePart(
+      stored,
+      extentSizes,
+      baseSizes.reduce((sum, size) => sum + size, 0),
+    )
     const bases = new BaseSpace(baseSizes, decoded.streams.ofBases, readBase)
     const frames: Uint8Array[] = []
-    for (const { section, dictionary } of decoded.frames) frames.push(await unpack(section, await bases.readLeniently(dictionary)))
-    return new PartReader(decoded, Buffer.concat(frames), await unpack(decoded.differences, new Uint8Array(0)), bases)
+    for (const { section, dictionary } of decoded.frames)
+      frames.push(await unpack(section, await bases.readLeniently(dictionary)))
+    return new PartReader(
+      decoded,
+      Buffer.concat(frames),
+      await unpack(decoded.differences, new Uint8Array(0)),
+      bases,
+    )
   }
 
   /**
@@ -76,7 +86,9 @@ export class PartReader {
    */
   async rebuild(at: number): Promise<Buffer> {
     const operations = this.#decoded.extents[at]!
-    const bytes = Buffer.allocUnsafe(operations.reduce((sum, { literalBytes, copyBytes }) => sum + literalBytes + copyBytes, 0))
+    const bytes = Buffer.allocUnsafe(
+      operations.reduce((sum, { literalBytes, copyBytes }) => sum + literalBytes + copyBytes, 0),
+    )
     let { literal, difference } = this.#starts[at]!
     let to = 0
     for (const { literalBytes, copyBytes, address, alike } of operations) {
@@ -90,7 +102,10 @@ export class PartReader {
       }
       to += copyBytes
     }
-    return deflated(bytes, this.#decoded.streams.ofExtents.filter(({ extent }) => extent === at))
+    return deflated(
+      bytes,
+      this.#decoded.streams.ofExtents.filter(({ extent }) => extent === at),
+    )
   }
 
   /** @throws EdgeError `DELTA_INVALID` when the bytes are not those of `cid`; `DELTA_BASE_ABSENT` */
@@ -128,7 +143,10 @@ class BaseSpace {
   readonly #sizes: readonly number[]
   readonly #streams: readonly BaseStream[]
   readonly #readBase: ReadPartBase
-  readonly #windows = new LRUCache<number, Uint8Array>({ maxSize: KEPT_BYTES, sizeCalculation: bytes => bytes.length + 1 })
+  readonly #windows = new LRUCache<number, Uint8Array>({
+    maxSize: KEPT_BYTES,
+    sizeCalculation: bytes => bytes.length + 1,
+  })
 
   constructor(baseSizes: readonly number[], streams: readonly BaseStream[], readBase: ReadPartBase) {
     this.#sizes = [...baseSizes, ...streams.map(({ rawBytes }) => rawBytes)]
@@ -192,7 +210,8 @@ class BaseSpace {
     let window = this.#windows.get(key)
     if (!window) {
       window = stream ? await this.#expand(stream) : await this.#readBase(base, windowFrom, windowBytes)
-      if (window.length !== windowBytes) throw invalid(`a base gave ${window.length} bytes instead of ${windowBytes}`)
+      if (window.length !== windowBytes)
+        throw invalid(`a base gave ${window.length} bytes instead of ${windowBytes}`)
       this.#windows.set(key, window)
     }
     return window.subarray(offset - windowFrom, offset - windowFrom + length)

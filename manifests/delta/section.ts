@@ -65,7 +65,10 @@ export async function pack(bytes: Uint8Array, dictionary: Uint8Array, level: num
  * @throws EdgeError `DELTA_INVALID` when it does not expand to exactly `rawBytes`. With a wrong
  * dictionary the result may be wrong without an error.
  */
-export async function unpack({ coding, rawBytes, stored }: Section, dictionary: Uint8Array): Promise<Uint8Array> {
+export async function unpack(
+  { coding, rawBytes, stored }: Section,
+  dictionary: Uint8Array,
+): Promise<Uint8Array> {
   if (coding === PLAIN) return stored
   let bytes: Uint8Array
   try {
@@ -81,7 +84,8 @@ export async function unpack({ coding, rawBytes, stored }: Section, dictionary: 
   } catch (error) {
     throw invalid(`a section of ${rawBytes} bytes cannot be expanded`, error)
   }
-  if (bytes.length !== rawBytes) throw invalid(`a section has ${bytes.length} bytes where ${rawBytes} were announced`)
+  if (bytes.length !== rawBytes)
+    throw invalid(`a section has ${bytes.length} bytes where ${rawBytes} were announced`)
   return bytes
 }
 
@@ -123,7 +127,9 @@ async function squeeze(bytes: Uint8Array, dictionary: Uint8Array, level: number)
 
 function harmless(dictionary: Uint8Array): Uint8Array {
   if (dictionary.length < 8) return Buffer.concat([Buffer.alloc(8), dictionary])
-  return TRAINED_MAGIC.equals(dictionary.subarray(0, 4)) ? Buffer.concat([Buffer.alloc(1), dictionary]) : dictionary
+  return TRAINED_MAGIC.equals(dictionary.subarray(0, 4))
+    ? Buffer.concat([Buffer.alloc(1), dictionary])
+    : dictionary
 }
 
 /** Pictures, films and archives gain nothing; squeezing them hard would only burn time. */

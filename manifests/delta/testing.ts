@@ -25,7 +25,13 @@ export function releaseOf(files: ReadonlyMap<string, Uint8Array>): MemoryRelease
   for (const [path, bytes] of [...files].sort(([a], [b]) => comparePaths(a, b))) {
     const item = itemOf(path, bytes, contentEnds(bytes), byCid, chunks)
     all.push(item)
-    entries.push({ path, sizeBytes: bytes.length, sha256: item.sha256, root: item.root, mediaType: 'application/octet-stream' })
+    entries.push({
+      path,
+      sizeBytes: bytes.length,
+      sha256: item.sha256,
+      root: item.root,
+      mediaType: 'application/octet-stream',
+    })
   }
   const catalogBytes = encodeCatalog(entries)
   const catalog = itemOf('', catalogBytes, cutCatalogPages(catalogBytes), byCid, chunks)
