@@ -126,6 +126,8 @@ export interface Library {
     readonly after?: string
     readonly limit: number
   }): { readonly items: readonly ItemView[]; readonly next: string | null }
+  /** Catalogs that were just met damaged are being healed; resolves when that has ended, well or not. */
+  mending?(): Promise<unknown> | undefined
   /** Seconds until a missing item may be here: for `Retry-After`. */
   retryAfterSeconds(item: OpenItem): number
 }

@@ -104,7 +104,7 @@ class StoreLibrary implements NodeLibrary {
   readonly #blocks: Blocks
   readonly #items = new LRUCache<string, KeptItem>({ max: OPEN_ITEMS_MAX })
   readonly #byDigest = new LRUCache<Sha256, KeptItem>({ max: OPEN_ITEMS_MAX })
-  readonly #healing = new Set<string>()
+  readonly #healing = new Map<Cid, Promise<void>>()
   #firstCheck: NodeJS.Immediate | undefined
   /** As last looked at: the denylist and the operator's pins. */
   #wishes = ''
@@ -231,6 +231,10 @@ class StoreLibrary implements NodeLibrary {
     return this.#releases.activateIfWhole(dataset)
   }
 
+  mending(): Promise<unknown> | undefined {
+    return this.#healing.size > 0 ? Promise.all(this.#healing.values()) : undefined
+  }
+
   retryAfterSeconds(item: OpenItem): number {
     return this.#options.retryAfterSeconds?.(item) ?? RETRY_AFTER_SECONDS
   }
@@ -322,7 +326,6 @@ class StoreLibrary implements NodeLibrary {
 
   #healCatalog({ catalog }: Release): void {
     if (this.#healing.has(catalog.root)) return
-    this.#healing.add(catalog.root)
     const store = this.#store
     const signal = AbortSignal.timeout(HEAL_MS)
     const heal = async () => {
@@ -335,9 +338,10 @@ class StoreLibrary implements NodeLibrary {
         }
       }
     }
-    heal()
+    const healing = heal()
       .catch(() => undefined)
       .finally(() => this.#healing.delete(catalog.root))
+    this.#healing.set(catalog.root, healing)
   }
 
   #changed(dropped: readonly Release[]): void {

@@ -30,15 +30,22 @@ export async function damageAndRead(
   damage: Damage,
   seed: string,
 ): Promise<Outcome> {
+  const extentsOf = new Map(
+    files.keys().map(path => {
+      const { root, sizeBytes } = node.owner.library.open(DATASET, path)
+      return [path, extentsUnder(node.owner.store, root, sizeBytes).extents.map(({ cid }) => cid)]
+    }),
+  )
   const touched = await damageStore(node.owner.config.data, damage, seed)
+  const known = [...extentsOf.values()].flat()
+  const isCatalog = touched.some(cid => !known.includes(cid))
   const wrong: string[] = []
   const refused: string[] = []
   let slowestMs = 0
   let read = 0
   for (const [path, bytes] of files) {
-    const { root, sizeBytes } = node.owner.library.open(DATASET, path)
-    const { extents } = extentsUnder(node.owner.store, root, sizeBytes)
-    if (!extents.some(({ cid }) => touched.includes(cid))) continue
+    const isTouched = extentsOf.get(path)!.some(cid => touched.includes(cid))
+    if (!isTouched && !(isCatalog && read === 0)) continue
     read++
     const before = performance.now()
     const response = await fetch(new URL(`data/${DATASET}/${path}`, node.url))

@@ -6,6 +6,7 @@
  * denied, 503 with `Retry-After` when bytes are not here and cannot be had now.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
 import type { Library, OpenItem } from '../library.ts'
 import { evaluate, rangeStillValid } from './conditional.ts'
@@ -39,10 +40,15 @@ export interface ItemHandlerParts {
   readonly retryAfterSeconds: number
 }
 
+/** A reader waits so long for a catalog to be healed. */
+const MEND_MS = 2500
+
 export class ItemHandler {
   readonly #parts: ItemHandlerParts
   readonly #targets = new TargetCache()
   readonly #rendering = new Set<ServerResponse>()
+  /** Requests that were looked at a second time. */
+  readonly #again = new WeakSet<ServerResponse>()
   readonly #fieldsByPath = new WeakMap<OpenItem, ItemHeaders>()
   readonly #fieldsByDigest = new WeakMap<OpenItem, ItemHeaders>()
 
@@ -70,6 +76,7 @@ export class ItemHandler {
     } catch (error) {
       // It may be a folder without its slash: the listings know.
       if (handOver || (target?.kind === 'path' && isEdgeError(error, 'ITEM_UNKNOWN'))) return false
+      if (this.#triedAgain(error, req, res, url)) return true
       refuseExchange(observer, { req, res, startedAt }, error, retryAfterSeconds)
       return true
     }
@@ -78,6 +85,23 @@ export class ItemHandler {
     const wishes = wishesOf(req, target.query)
     const exchange: ItemExchange = { req, res, startedAt, item, fields, nowMs: now(), wishes }
     if (target.query === '' || !this.#answeredByRendition(exchange, target.query)) this.#answer(exchange)
+    return true
+  }
+
+  /** A page of the catalog was damaged and is being healed: once that has ended the request is looked at again. */
+  #triedAgain(error: unknown, req: IncomingMessage, res: ServerResponse, url: string): boolean {
+    const { library, observer, retryAfterSeconds } = this.#parts
+    if (this.#again.has(res) || !isEdgeError(error, 'CHUNK_CORRUPT', 'CHUNK_ABSENT')) return false
+    const mending = library.mending?.()
+    if (!mending) return false
+    this.#again.add(res)
+    const startedAt = performance.now()
+    const late = sleep(MEND_MS, undefined, { ref: false })
+    void Promise.race([mending, late])
+      .then(() => res.destroyed || this.handle(req, res, url))
+      .then(answered => {
+        if (!answered) refuseExchange(observer, { req, res, startedAt }, error, retryAfterSeconds)
+      })
     return true
   }
 
