@@ -106,6 +106,12 @@ export interface OpenItem {
    * @throws EdgeError `CHUNK_ABSENT`, `CHUNK_CORRUPT`, `ITEM_ABSENT`.
    */
   recover(slice: ChunkSlice, options: Abortable): Promise<Buffer>
+
+  /**
+   * Has what `range` lacks fetched at once, if that may be; resolves when all of it is here.
+   * @throws EdgeError `ITEM_ABSENT` when it cannot be had now; the signal's reason.
+   */
+  bring?(range: ByteRange, options: Abortable): Promise<void>
 }
 
 export interface Library {

@@ -44,6 +44,11 @@ export interface LibraryOptions {
   readonly retryAfterSeconds?: (item: OpenItem) => number
   /** Somebody asked for what is not here. */
   readonly onMiss?: (item: OpenItem) => void
+  /** Fetches an item now, until what is waited for is here. @throws EdgeError `ITEM_ABSENT` */
+  readonly bring?: (
+    wish: { readonly dataset: string; readonly path: string; isHere(): boolean },
+    options: Abortable,
+  ) => Promise<void>
   readonly now?: () => number
 }
 
@@ -295,7 +300,7 @@ class StoreLibrary implements NodeLibrary {
   }
 
   #keep(release: Release, entry: CatalogEntry, page: number): KeptItem {
-    const { onMiss } = this.#options
+    const { onMiss, bring } = this.#options
     const { dataset, manifest } = release
     if (this.#trust.isDenied({ dataset, ...entry })) {
       throw new EdgeError('ITEM_DENIED', `${dataset}/${entry.path} must no longer be served`)
@@ -307,6 +312,9 @@ class StoreLibrary implements NodeLibrary {
       freshness: () => this.#trust.freshness(dataset),
       onRead: () => void (release.readAt = performance.now()),
       onMiss: (item: OpenItem) => onMiss?.(item),
+      bring:
+        bring &&
+        ((isHere: () => boolean, until: Abortable) => bring({ dataset, path: entry.path, isHere }, until)),
     }
     const item = new StoredItem(this.#store, origin, entry)
     const kept = { item, entry, page, release, sequence: this.#trust.sequence, provenAt: performance.now() }

@@ -15,6 +15,7 @@ import { type Ledger, openLedger } from '../warmers/ledger.ts'
 import { type LinkSettings, parseLinks } from '../warmers/link-settings.ts'
 import { openLocalQueue } from '../warmers/local-queue.ts'
 import { fillMirror } from '../warmers/mirror.ts'
+import { openOnDemand } from '../warmers/on-demand.ts'
 import { type OpenLinks, openLinks } from '../warmers/open-links.ts'
 import type { PlanReport } from '../warmers/plan-report.ts'
 import { REQUEST_BYTES } from '../warmers/plan-fill.ts'
@@ -85,6 +86,7 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
       store,
       trust,
       onMiss: ({ dataset, path, publishedAtMs }) => demand.asked(dataset, path, publishedAtMs),
+      bring: (wish, options) => onDemand.bring(wish, options),
     }),
   )
   const flushing = setInterval(() => demand.flush(), DEMAND_FLUSH_MS)
@@ -99,9 +101,7 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
     }),
   )
   const nodeId = await nodeIdOf(config.data)
-  const queue = stack.use(
-    config.redisUrl ? await openRedisQueue(config.redisUrl, nodeId) : openLocalQueue(),
-  )
+  const queue = stack.use(config.redisUrl ? await openRedisQueue(config.redisUrl, nodeId) : openLocalQueue())
   const tools: FillTools = {
     upstreams: links.upstreams,
     demand,
@@ -115,6 +115,9 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
     wants: () => true,
     now: Date.now,
   }
+  const stopping = new AbortController()
+  stack.defer(() => stopping.abort(new Error('the node stops')))
+  const onDemand = openOnDemand({ ...tools, open: () => links.open(), signal: stopping.signal })
   const pins = await openPins(config, { store, library, trust, nodeId })
   if (pins) stack.use(pins)
   await addHealSources({ config, store, tools, pins, links })

@@ -19,6 +19,8 @@ export interface ItemOrigin {
   readonly onRead: () => void
   /** Somebody asked for bytes that are not here. */
   readonly onMiss: (item: OpenItem) => void
+  /** Fetches the item until `isHere`. @throws EdgeError `ITEM_ABSENT` */
+  readonly bring?: ((isHere: () => boolean, options: Abortable) => Promise<void>) | undefined
 }
 
 /** An extent of the item that a range touches; without a CID where a node above it is not here yet. */
@@ -101,6 +103,13 @@ export class StoredItem implements OpenItem {
 
   async recover(slice: ChunkSlice, options: Abortable): Promise<Buffer> {
     return this.#store.healChunk(slice.extent, slice.offset, slice, options)
+  }
+
+  async bring(range: ByteRange, options: Abortable): Promise<void> {
+    const isHere = () => this.#extents(range).every(({ cid }) => cid !== undefined && this.#store.has(cid))
+    if (isHere()) return
+    if (!this.#origin.bring) throw new EdgeError('ITEM_ABSENT', `${this.path} is not here`)
+    await this.#origin.bring(isHere, options)
   }
 
   *#slices(first: number, end: number): Generator<ChunkSlice> {

@@ -85,7 +85,10 @@ export async function* fillOnce(request: FillRequest): AsyncGenerator<FillEvent>
   const since = performance.now()
   const spent = wireMeter(request)
   const served = servedBy(request.releases)
-  const { refreshed, prepared, plans, failures } = yield* planAll({ readAheadBytes: READ_AHEAD_BYTES, ...request })
+  const { refreshed, prepared, plans, failures } = yield* planAll({
+    readAheadBytes: READ_AHEAD_BYTES,
+    ...request,
+  })
   yield { type: 'planned', ...planReport(plans, refreshed?.idle, spent()) }
 
   const events = new Channel<FillEvent>()

@@ -1,5 +1,3 @@
-import { readdir, readFile, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { bytesOf } from '../node/store/testing.ts'
 import { extentsOf, readCatalog } from './item-extents.ts'
@@ -26,16 +24,25 @@ async function world() {
   const allowed = { fetch: true }
   const onDemand = openOnDemand({
     ...node.request([upstream]),
-    mayFetch: () => allowed.fetch,
     signal: stop.signal,
+    open: () =>
+      allowed.fetch
+        ? { upstreams: [upstream], signal: new AbortController().signal, [Symbol.dispose]() {} }
+        : undefined,
   })
   const manifest = node.releases.releases()[0]!.current!
   const entries = await readCatalog(node.store, manifest, { signal })
   const extentsHere = (path: string) => {
-    const { root, sizeBytes } = entries.find(entry => entry.path === path)!
+    const item = entries.find(entry => entry.path === path)
+    if (!item) return []
+    const { root, sizeBytes } = item
     return (extentsOf(node.store, root, sizeBytes) ?? []).map(({ cid }) => node.store.has(cid))
   }
+  /** Until the item's first extent is here. */
+  const bring = (path: string, options = { signal }) =>
+    onDemand.bring({ dataset: 'media/films', path, isHere: () => extentsHere(path)[0] === true }, options)
   return {
+    bring,
     node,
     upstream,
     server,
@@ -52,7 +59,7 @@ describe('on demand', () => {
   it('an absent item comes, its beginning first, and nothing else', async () => {
     await using at = await world()
     const before = at.upstream.wire.bytesDown
-    await at.onDemand.bring('media/films', 'film.mp4', { signal })
+    await at.bring('film.mp4')
     expect(at.extentsHere('film.mp4')[0]).toBe(true)
     await expect.poll(() => at.extentsHere('film.mp4').every(Boolean), { timeout: 10_000 }).toBe(true)
     expect(at.extentsHere('other.mp4').some(Boolean)).toBe(false)
@@ -62,9 +69,7 @@ describe('on demand', () => {
   it('forty who ask for the same cost one fetch', async () => {
     await using at = await world()
     const before = at.upstream.wire.bytesDown
-    await Promise.all(
-      Array.from({ length: 40 }, () => at.onDemand.bring('media/films', 'other.mp4', { signal })),
-    )
+    await Promise.all(Array.from({ length: 40 }, () => at.bring('other.mp4')))
     await expect.poll(() => at.extentsHere('other.mp4').every(Boolean), { timeout: 10_000 }).toBe(true)
     expect(at.upstream.wire.bytesDown - before).toBeLessThan(5.2 * MIB)
   })
@@ -72,7 +77,7 @@ describe('on demand', () => {
   it('beside a fill of the same nothing is fetched twice', async () => {
     await using at = await world()
     const before = at.upstream.wire.bytesDown
-    await Promise.all([at.onDemand.bring('media/films', 'film.mp4', { signal }), at.node.fill([at.upstream])])
+    await Promise.all([at.bring('film.mp4'), at.node.fill([at.upstream])])
     await expect.poll(() => at.extentsHere('film.mp4').every(Boolean), { timeout: 10_000 }).toBe(true)
     expect(at.upstream.wire.bytesDown - before).toBeLessThan(17.3 * MIB)
     await at.node.items('media/films')
@@ -81,8 +86,8 @@ describe('on demand', () => {
   it('one who leaves does not stop it for the others', async () => {
     await using at = await world()
     const leaving = new AbortController()
-    const left = at.onDemand.bring('media/films', 'film.mp4', { signal: leaving.signal })
-    const stays = at.onDemand.bring('media/films', 'film.mp4', { signal })
+    const left = at.bring('film.mp4', { signal: leaving.signal })
+    const stays = at.bring('film.mp4')
     leaving.abort(new Error('out of range'))
     await expect(left).rejects.toThrow('out of range')
     await stays
@@ -92,40 +97,16 @@ describe('on demand', () => {
   it('says when it may not, or cannot', async () => {
     await using at = await world()
     at.allowed.fetch = false
-    await expect(at.onDemand.bring('media/films', 'film.mp4', { signal })).rejects.toMatchObject({
+    await expect(at.bring('film.mp4')).rejects.toMatchObject({
       code: 'ITEM_ABSENT',
     })
     at.allowed.fetch = true
-    await expect(at.onDemand.bring('media/films', 'no such thing', { signal })).rejects.toMatchObject({
+    await expect(at.bring('no such thing')).rejects.toMatchObject({
       code: 'ITEM_ABSENT',
     })
     await at.server[Symbol.asyncDispose]()
-    await expect(at.onDemand.bring('media/films', 'film.mp4', { signal })).rejects.toMatchObject({
+    await expect(at.bring('film.mp4')).rejects.toMatchObject({
       code: 'UPSTREAM_UNREACHABLE',
     })
   })
-
-  it('a damaged extent is healed from the upstream', async () => {
-    await using at = await world()
-    await at.node.fill([at.upstream])
-    at.node.store.onHeal(at.onDemand)
-    const { root, sizeBytes } = at.entries.find(({ path }) => path === 'other.mp4')!
-    const [extent] = extentsOf(at.node.store, root, sizeBytes)!
-    const view = at.node.store.view(extent!.cid)!
-    const file = await fileOf(at.node.folder, extent!.cid)
-    const bytes = await readFile(file)
-    await writeFile(file, bytes.fill(0, 0, 300_000))
-    const chunk = { digest: view.digestAt(0), sizeBytes: view.sizeOf(0) }
-    const buffer = Buffer.alloc(chunk.sizeBytes)
-    expect(() => at.node.store.readChunkInto(extent!.cid, 0, chunk, buffer)).toThrow()
-    const healed = await at.node.store.healChunk(extent!.cid, 0, chunk, { signal })
-    expect(healed.equals(Buffer.from(FILES['other.mp4'] as Uint8Array).subarray(0, chunk.sizeBytes))).toBe(
-      true,
-    )
-  })
 })
-
-async function fileOf(folder: string, cid: string): Promise<string> {
-  const names = await readdir(folder, { recursive: true })
-  return join(folder, names.find(name => name.endsWith(cid))!)
-}

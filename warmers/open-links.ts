@@ -125,10 +125,11 @@ class Links implements OpenLinks {
     const close = (why: string) => ended.abort(new EdgeError('WINDOW_CLOSED', why))
     let left = bytesLeft
     line.window = window.id
-    line.spent = bytes => {
+    const spent = (bytes: number) => {
       left -= bytes
       if (left <= 0) close(`${link.name}: the bytes of this window or month are used up`)
     }
+    line.spenders.add(spent)
     const endMs = window.endMs - this.#now()
     const timer =
       endMs < TIMER_MS_MAX
@@ -143,7 +144,7 @@ class Links implements OpenLinks {
       close,
       [Symbol.dispose]() {
         clearTimeout(timer)
-        line.spent = () => undefined
+        line.spenders.delete(spent)
       },
     }
   }
@@ -195,7 +196,8 @@ interface Line {
   readonly pace: LinkPace
   /** The open window's id, for the ledger. */
   window: string
-  spent: (bytes: number) => void
+  /** Who counts what is spent: a fill, and who fetches on demand beside it. */
+  readonly spenders: Set<(bytes: number) => void>
   /** Undefined before the first transfer. */
   rate(): number | undefined
 }
@@ -221,7 +223,7 @@ function openLine(
     }
     busy.lastMs = nowMs()
     ledger.add({ ...record, link: link.name, window: line.window, source: source() })
-    line.spent(record.bytesDown + record.bytesUp)
+    for (const spent of line.spenders) spent(record.bytesDown + record.bytesUp)
   }
   const upstreams = urls.map(url => {
     const upstream: Upstream =
@@ -241,7 +243,7 @@ function openLine(
     return upstream
   })
   const rate = () => (busy.ms > 100 ? (busy.bytes * 1000) / busy.ms : undefined)
-  const line: Line = { upstreams, pace, window: '', spent: () => undefined, rate }
+  const line: Line = { upstreams, pace, window: '', spenders: new Set(), rate }
   return line
 }
 

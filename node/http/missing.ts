@@ -14,8 +14,12 @@ export function residencyOf(item: OpenItem, ranges: readonly ByteRange[]): Retur
   return { state, tier: all.some(({ tier }) => tier === 'warm') ? 'warm' : (all[0]?.tier ?? null) }
 }
 
+/** So long a client waits for what is fetched now, before it is told to come again. */
+const BRING_MS = 20_000
+
 /**
- * Has the first missing byte's chunk brought here, wherever `ranges` miss one.
+ * Has what `ranges` miss fetched, if a link may be used for it; else the first missing byte's chunk
+ * from wherever it can be had.
  * @throws EdgeError as `recover`.
  */
 export async function fetchFirstMissing(
@@ -23,6 +27,7 @@ export async function fetchFirstMissing(
   ranges: readonly ByteRange[],
   signal: AbortSignal,
 ): Promise<void> {
+  await bringAll(item, ranges, signal)
   const range = ranges.find(each => item.residency(each).state !== 'present')
   if (!range) return
   let { first: from, last: to } = range
@@ -32,4 +37,17 @@ export async function fetchFirstMissing(
     else to = middle
   }
   for (const slice of item.slices({ first: from, last: from })) await item.recover(slice, { signal })
+}
+
+/** What cannot be brought may still be recovered: that is found out afterwards. */
+async function bringAll(item: OpenItem, ranges: readonly ByteRange[], gone: AbortSignal): Promise<void> {
+  const signal = AbortSignal.any([gone, AbortSignal.timeout(BRING_MS)])
+  for (const range of ranges) {
+    try {
+      await item.bring?.(range, { signal })
+    } catch {
+      gone.throwIfAborted()
+      return
+    }
+  }
 }
