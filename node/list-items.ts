@@ -41,13 +41,26 @@ export function listItems(parts: ListParts, request: Request): Answer {
   for (const release of chosen) {
     if (from && release.dataset < from.dataset) continue
     const start = from?.dataset === release.dataset ? from.path : undefined
-    for (const { entry, last } of matches(parts, release, request, start, budget)) {
-      if (entry) items.push(viewOf(parts, release, entry))
-      const next = { dataset: release.dataset, path: entry?.path ?? last }
-      if (items.length === limit || !entry) return { items, next: cursorOf(next) }
-    }
+    const room = limit - items.length
+    const { entries, stoppedAt } = take(matches(parts, release, request, start, budget), room)
+    for (const inventory of inventoryOf(parts.store, entries)) items.push(viewOf(parts, release, inventory))
+    if (stoppedAt !== undefined)
+      return { items, next: cursorOf({ dataset: release.dataset, path: stoppedAt }) }
   }
   return { items, next: null }
+}
+
+/** @returns `stoppedAt` where to go on, when there may be more. */
+function take(
+  found: Iterable<{ readonly entry?: CatalogEntry; readonly last: string }>,
+  room: number,
+): { readonly entries: readonly CatalogEntry[]; readonly stoppedAt?: string } {
+  const entries: CatalogEntry[] = []
+  for (const { entry, last } of found) {
+    if (entry) entries.push(entry)
+    if (!entry || entries.length === room) return { entries, stoppedAt: last }
+  }
+  return { entries }
 }
 
 /** An answer without an entry means: enough pages were searched, go on from `last`. */
@@ -83,9 +96,13 @@ function* matches(
   }
 }
 
-function viewOf({ store, needs }: ListParts, { dataset, manifest }: Release, entry: CatalogEntry): ItemView {
-  const [inventory] = inventoryOf(store, [entry])
-  const { tier, verifiedAtMs } = placeOf(store, inventory!)
+function viewOf(
+  { store, needs }: ListParts,
+  { dataset, manifest }: Release,
+  inventory: ItemInventory,
+): ItemView {
+  const { entry } = inventory
+  const { tier, verifiedAtMs } = placeOf(store, inventory)
   return {
     dataset,
     path: entry.path,
@@ -95,7 +112,7 @@ function viewOf({ store, needs }: ListParts, { dataset, manifest }: Release, ent
     mediaType: entry.mediaType,
     priority: entry.priority ?? manifest.priority,
     revision: manifest.revision,
-    present: inventory!.presentBytes,
+    present: inventory.presentBytes,
     expected: entry.sizeBytes,
     tier,
     verifiedAt: verifiedAtMs === undefined ? null : new Date(verifiedAtMs).toISOString(),

@@ -108,15 +108,17 @@ export class ExtentReader {
     }
   }
 
-  /** Every chunk of the extent that fails its proof; quarantined as by any read. */
-  async findDamage(cid: Cid, options: Abortable): Promise<Damage[]> {
+  /**
+   * Every chunk of the extent that fails its proof; quarantined as by any read.
+   * @param scratch large enough for any chunk of ours, 256 KiB.
+   */
+  async findDamage(cid: Cid, scratch: Buffer, options: Abortable): Promise<Damage[]> {
     const damaged: Damage[] = []
     const { chunks, sizeBytes } = this.#chunksWithSize(cid)
-    const buffer = Buffer.allocUnsafe(256 * 1024)
     for (const { offset, chunk } of chunks) {
       options.signal.throwIfAborted()
       try {
-        const room = chunk.sizeBytes <= buffer.length ? buffer : Buffer.allocUnsafe(chunk.sizeBytes)
+        const room = chunk.sizeBytes <= scratch.length ? scratch : Buffer.allocUnsafe(chunk.sizeBytes)
         await this.readChunk(cid, offset, chunk, room, options)
       } catch (error) {
         if (!(error instanceof EdgeError)) throw error

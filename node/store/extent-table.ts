@@ -11,6 +11,7 @@ import { HELD, PLACE } from './schema.ts'
 import type { DiskTier, Hold } from './store.ts'
 
 const CACHED_MAX = 20_000
+const ASKED_AT_ONCE = 500
 const COLUMNS = 'id, cid, size, place, small, held, damaged, verified'
 
 export interface Located {
@@ -76,15 +77,15 @@ export class ExtentTable {
 
   /** Those of `cids` that are not here, or damaged. */
   absentOf(cids: readonly Cid[]): Set<Cid> {
-    const absent = new Set(cids)
-    for (let from = 0; from < cids.length; from += 500) {
-      const asked = new Map(cids.slice(from, from + 500).map(cid => [cidBytes(cid).toString('hex'), cid]))
-      const rows = this.#database.all(
-        `SELECT asked.value FROM json_each(?) AS asked JOIN extents ON extents.cid = unhex(asked.value)
-         WHERE extents.place <> ${PLACE.absent} AND extents.damaged = 0`,
-        JSON.stringify([...asked.keys()]),
+    const absent = new Set<Cid>()
+    for (let from = 0; from < cids.length; from += ASKED_AT_ONCE) {
+      const asked = cids.slice(from, from + ASKED_AT_ONCE)
+      const rows = this.#database.numbers(
+        `SELECT asked.key FROM json_each(?) AS asked WHERE NOT EXISTS
+           (SELECT 1 FROM extents WHERE cid = unhex(asked.value) AND place <> ${PLACE.absent} AND damaged = 0)`,
+        JSON.stringify(asked.map(cid => cidBytes(cid).toString('hex'))),
       )
-      for (const { value } of rows) absent.delete(asked.get(String(value))!)
+      for (const [at] of rows) absent.add(asked[at!]!)
     }
     return absent
   }

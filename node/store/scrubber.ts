@@ -13,6 +13,9 @@ import type { NodeTable } from './node-table.ts'
 import type { VerifyOptions, VerifyProgress } from './store.ts'
 
 const ROWS_AT_ONCE = 200
+const SCRATCH_BYTES = 256 * 1024
+/** Small blocks are read at once: others get their turn after so long. */
+const TURN_MS = 4
 const POSITION = 'scrub-position'
 /** At least this often the position and the proofs are written. */
 const NOTED_BYTES = 64 * 1024 * 1024
@@ -39,6 +42,8 @@ export async function* scrub(parts: ScrubParts, options: VerifyOptions): AsyncGe
   const counts: Counts = { extents: 0, bytes: 0, damaged: 0, healed: 0 }
   const { extents: extentsTotal } = parts.table.totals()
   const began = performance.now()
+  const scratch = Buffer.allocUnsafeSlow(SCRATCH_BYTES)
+  let turnEnds = began + TURN_MS
   const from = positionOf(parts.database)
   const proven: Located[] = []
   let provenBytes = 0
@@ -52,7 +57,7 @@ export async function* scrub(parts: ScrubParts, options: VerifyOptions): AsyncGe
       for (const row of rows) {
         if (row.id > part.upTo || options.signal.aborted) break
         if (!row.tier) continue
-        const last = await proveOne(parts, row, options, counts)
+        const last = await proveOne(parts, row, scratch, options, counts)
         if (!last.finding || last.healed) proven.push(row)
         provenBytes += row.sizeBytes
         if (proven.length >= ROWS_AT_ONCE || provenBytes >= NOTED_BYTES) {
@@ -61,6 +66,9 @@ export async function* scrub(parts: ScrubParts, options: VerifyOptions): AsyncGe
         }
         yield { ...counts, extentsTotal, last }
         await keepRate(options, counts.bytes, began)
+        if (performance.now() < turnEnds) continue
+        await new Promise(resolve => setImmediate(resolve))
+        turnEnds = performance.now() + TURN_MS
       }
       if (rows.length === 0) break
       after = rows.at(-1)!.id
@@ -79,13 +87,14 @@ export async function* scrub(parts: ScrubParts, options: VerifyOptions): AsyncGe
 async function proveOne(
   parts: ScrubParts,
   row: Located,
+  scratch: Buffer,
   options: VerifyOptions,
   counts: Counts,
 ): Promise<NonNullable<VerifyProgress['last']>> {
   const { cid } = row
   counts.extents++
   counts.bytes += row.sizeBytes
-  const finding = await findingOf(parts, cid, options)
+  const finding = await findingOf(parts, cid, scratch, options)
   if (!finding) return { cid }
   counts.damaged++
   const healed = options.heal && (await parts.healExtent(cid, options))
@@ -94,9 +103,14 @@ async function proveOne(
 }
 
 /** @returns undefined when every byte is right. */
-async function findingOf(parts: ScrubParts, cid: Cid, options: VerifyOptions): Promise<string | undefined> {
+async function findingOf(
+  parts: ScrubParts,
+  cid: Cid,
+  scratch: Buffer,
+  options: VerifyOptions,
+): Promise<string | undefined> {
   try {
-    const damage = await parts.reader.findDamage(cid, options)
+    const damage = await parts.reader.findDamage(cid, scratch, options)
     const bytes = damage.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
     return damage.length === 0 ? undefined : `${bytes} bytes in ${damage.length} places are wrong or missing`
   } catch (error) {
