@@ -68,7 +68,11 @@ describe('tiers', () => {
     }
     await using store = await openTestStore(folder.path, { hotBytesMax: MIB, warmBytesMax: 2 * MIB })
     await store.settled()
-    expect(tiersOf(store).filter(tier => tier !== null).toSorted()).toEqual([hot, warm, warm])
+    expect(
+      tiersOf(store)
+        .filter(tier => tier !== null)
+        .toSorted(),
+    ).toEqual([hot, warm, warm])
     expect((await filesOf(join(folder.path, 'hot'))) + (await filesOf(join(folder.path, 'warm')))).toBe(3)
   })
 
