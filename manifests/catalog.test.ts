@@ -22,7 +22,13 @@ export function numbered(count: number): CatalogEntry[] {
 
 function entryOf(path: string, content: string): CatalogEntry {
   const sha256 = sha256Of(content)
-  return { path, sizeBytes: Buffer.byteLength(content), sha256, root: rawCidOf(sha256), mediaType: 'text/plain; charset=utf-8' }
+  return {
+    path,
+    sizeBytes: Buffer.byteLength(content),
+    sha256,
+    root: rawCidOf(sha256),
+    mediaType: 'text/plain; charset=utf-8',
+  }
 }
 
 const anyPath = fc
@@ -40,7 +46,12 @@ const anyEntry: fc.Arbitrary<CatalogEntry> = fc
   .map(({ path, content, priority, title, large }) => {
     const entry = entryOf(path, content)
     const root = large ? extentNode([{ digest: entry.sha256, sizeBytes: 5 }]).cid : entry.root
-    return { ...entry, root, ...(priority !== undefined && { priority }), ...(title !== undefined && { title }) }
+    return {
+      ...entry,
+      root,
+      ...(priority !== undefined && { priority }),
+      ...(title !== undefined && { title }),
+    }
   })
 const anyEntries = fc.uniqueArray(anyEntry, { selector: entry => entry.path, maxLength: 40 })
 
@@ -76,7 +87,9 @@ describe('catalog', () => {
     expect(entries).toHaveLength(20_000)
 
     const from = ends[5]!
-    expect(cutCatalogPages(catalog.subarray(from, ends[25]))).toEqual(ends.slice(6, 26).map(end => end - from))
+    expect(cutCatalogPages(catalog.subarray(from, ends[25]))).toEqual(
+      ends.slice(6, 26).map(end => end - from),
+    )
   })
 
   it('changes one page for one changed item, and two at most for a new one', () => {
@@ -124,11 +137,15 @@ describe('catalog', () => {
     ['bytes that are not UTF-8', Buffer.from(good.replace('"a"', '"\xff"'), 'latin1')],
     ['an endless line', `{"path":"${'a/'.repeat(20_000)}a"}\n`],
   ])('refuses %s', (_, page) => {
-    expect(() => parsePage(Buffer.from(page as string))).toThrow(expect.objectContaining({ code: 'CATALOG_INVALID' }))
+    expect(() => parsePage(Buffer.from(page as string))).toThrow(
+      expect.objectContaining({ code: 'CATALOG_INVALID' }),
+    )
   })
 
   it('ignores keys of a later version', () => {
     expect(parsePage(Buffer.from(good.replace('}', ',"later":[1]}')))).toHaveLength(1)
-    expect(parsePage(Buffer.from(good.replace('}', ',"__proto__":{"title":"x"}}')))[0]).not.toHaveProperty('title')
+    expect(parsePage(Buffer.from(good.replace('}', ',"__proto__":{"title":"x"}}')))[0]).not.toHaveProperty(
+      'title',
+    )
   })
 })

@@ -9,6 +9,7 @@ import { codecOf, parseCid, rawCidOf, type Cid } from './cid.ts'
 import { isSha256, type Sha256 } from './digest.ts'
 import { EdgeError } from './errors.ts'
 import { comparePaths, isItemPath, parseItemPath } from './item-path.ts'
+import { ByteWriter } from './varint.ts'
 
 export { cutCatalogPages } from './catalog-page.ts'
 
@@ -27,7 +28,8 @@ export interface CatalogEntry {
 export const LINE_BYTES_MAX = 32 * 1024
 const TITLE_LENGTH_MAX = 1000
 /** Printable ASCII only: it becomes a header. */
-const MEDIA_TYPE = /^[A-Za-z0-9!#$&^_.+-]{1,64}\/[A-Za-z0-9!#$&^_.+-]{1,64}(?:; ?[A-Za-z0-9_-]{1,32}=[A-Za-z0-9_.-]{1,64}){0,4}$/
+const MEDIA_TYPE =
+  /^[A-Za-z0-9!#$&^_.+-]{1,64}\/[A-Za-z0-9!#$&^_.+-]{1,64}(?:; ?[A-Za-z0-9_-]{1,32}=[A-Za-z0-9_.-]{1,64}){0,4}$/
 const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /**
@@ -37,13 +39,21 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
  * @throws EdgeError `CATALOG_INVALID` (two entries with one path, a value out of bounds), `PATH_INVALID`
  */
 export function encodeCatalog(entries: readonly CatalogEntry[]): Uint8Array {
-  const sorted = entries.toSorted((left, right) => comparePaths(left.path, right.path))
-  const lines: Buffer[] = []
-  for (const [at, entry] of sorted.entries()) {
-    if (sorted[at - 1]?.path === entry.path) throw invalid(`two items are called ${JSON.stringify(entry.path)}`)
-    lines.push(lineOf(entry))
+  return encodeSortedCatalog(entries.toSorted((left, right) => comparePaths(left.path, right.path)))
+}
+
+/** The same of entries that are in order already, each looked at once. */
+export function encodeSortedCatalog(entries: Iterable<CatalogEntry>): Uint8Array {
+  const out = new ByteWriter()
+  let last: string | undefined
+  for (const entry of entries) {
+    if (last === entry.path) throw invalid(`two items are called ${JSON.stringify(entry.path)}`)
+    if (last !== undefined && comparePaths(last, entry.path) > 0)
+      throw invalid(`${JSON.stringify(entry.path)} is out of order`)
+    last = entry.path
+    out.bytes(lineOf(entry))
   }
-  return Buffer.concat(lines)
+  return Buffer.from(out.done())
 }
 
 /**
@@ -58,7 +68,8 @@ export function parsePage(bytes: Uint8Array): CatalogEntry[] {
   for (let from = 0; from < bytes.length; ) {
     const to = bytes.indexOf(0x0a, from)
     const entry = parseLine(bytes.subarray(from, to))
-    if (last !== undefined && comparePaths(last, entry.path) >= 0) throw invalid(`${JSON.stringify(entry.path)} is out of order`)
+    if (last !== undefined && comparePaths(last, entry.path) >= 0)
+      throw invalid(`${JSON.stringify(entry.path)} is out of order`)
     last = entry.path
     entries.push(entry)
     from = to + 1
@@ -90,7 +101,8 @@ function parseLine(bytes: Uint8Array): CatalogEntry {
   const { path, size, sha256, root, type, class: priority, title } = line
   if (!isItemPath(path)) throw invalid(`not an item path: ${JSON.stringify(path).slice(0, 300)}`)
   const wrong = (what: string) => invalid(`${JSON.stringify(path)}: ${what}`)
-  if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) throw wrong('its size is not a whole number')
+  if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0)
+    throw wrong('its size is not a whole number')
   if (!isSha256(sha256)) throw wrong('its sha256 is not one')
   if (typeof type !== 'string' || !MEDIA_TYPE.test(type)) throw wrong('its media type is not one')
   if (priority !== undefined && !isPriority(priority)) throw wrong('its class is not 0 to 3')
@@ -113,7 +125,8 @@ function parseJson(bytes: Uint8Array): Record<string, unknown> {
   } catch (cause) {
     throw new EdgeError('CATALOG_INVALID', 'a line is not JSON in UTF-8', { cause })
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw invalid('a line is not an object')
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw invalid('a line is not an object')
   return value as Record<string, unknown>
 }
 
@@ -132,7 +145,12 @@ function isPriority(value: unknown): value is 0 | 1 | 2 | 3 {
 }
 
 function isTitle(value: unknown): value is string {
-  return typeof value === 'string' && value.length <= TITLE_LENGTH_MAX && value.isWellFormed() && !/\p{Cc}/u.test(value)
+  return (
+    typeof value === 'string' &&
+    value.length <= TITLE_LENGTH_MAX &&
+    value.isWellFormed() &&
+    !/\p{Cc}/u.test(value)
+  )
 }
 
 function invalid(what: string): EdgeError {

@@ -25,7 +25,9 @@ export function cutExtent(bytes: Uint8Array, rule: ChunkRule, chunking: Chunking
  * @param single whether the extent's CID is raw: it is the whole of an item of at most one chunk.
  */
 export function extentOf(bytes: Uint8Array, rule: ChunkRule, single: boolean): CutExtent {
-  return single ? rawExtent({ digest: sha256Of(bytes), sizeBytes: bytes.length }) : nodeExtent(cutExtent(bytes, rule))
+  return single
+    ? rawExtent({ digest: sha256Of(bytes), sizeBytes: bytes.length })
+    : nodeExtent(cutExtent(bytes, rule))
 }
 
 function cutContent(bytes: Uint8Array, chunking: Chunking): number[] {

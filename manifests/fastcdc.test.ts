@@ -33,7 +33,8 @@ function slowCut(bytes: Uint8Array, from: number, { minBytes, avgBytes, maxBytes
 
 function endsOf(bytes: Uint8Array, chunking: Chunking): number[] {
   const ends: number[] = []
-  while ((ends.at(-1) ?? 0) < bytes.length) ends.push(nextCut(bytes, ends.at(-1) ?? 0, bytes.length, chunking))
+  while ((ends.at(-1) ?? 0) < bytes.length)
+    ends.push(nextCut(bytes, ends.at(-1) ?? 0, bytes.length, chunking))
   return ends
 }
 
@@ -76,17 +77,21 @@ describe('chunksOf', () => {
   it('cuts a stream as it cuts the whole, however it is delivered', async () => {
     const bytes = stream(60_000)
     await fc.assert(
-      fc.asyncProperty(fc.nat(60_000), fc.array(fc.integer({ min: 1, max: 9000 }), { minLength: 1 }), async (size, steps) => {
-        const item = bytes.subarray(0, size)
-        const ends: number[] = []
-        for await (const chunk of chunksOf(pieces(item, steps), SMALL)) {
-          const from = ends.at(-1) ?? 0
-          ends.push(from + chunk.sizeBytes)
-          expect(chunk.digest).toBe(sha256Of(item.subarray(from, from + chunk.sizeBytes)))
-          expect(chunk.bytes.length).toBe(chunk.sizeBytes)
-        }
-        expect(ends).toEqual(endsOf(item, SMALL))
-      }),
+      fc.asyncProperty(
+        fc.nat(60_000),
+        fc.array(fc.integer({ min: 1, max: 9000 }), { minLength: 1 }),
+        async (size, steps) => {
+          const item = bytes.subarray(0, size)
+          const ends: number[] = []
+          for await (const chunk of chunksOf(pieces(item, steps), SMALL)) {
+            const from = ends.at(-1) ?? 0
+            ends.push(from + chunk.sizeBytes)
+            expect(chunk.digest).toBe(sha256Of(item.subarray(from, from + chunk.sizeBytes)))
+            expect(chunk.bytes.length).toBe(chunk.sizeBytes)
+          }
+          expect(ends).toEqual(endsOf(item, SMALL))
+        },
+      ),
       { numRuns: 50 },
     )
   })

@@ -32,7 +32,8 @@ export function comparePaths(left: string, right: string): number {
 
 function problemOf(path: string): string | undefined {
   if (path.length === 0) return 'an empty path'
-  if (path.length > PATH_BYTES_MAX || Buffer.byteLength(path) > PATH_BYTES_MAX) return 'a path of more than 4096 bytes'
+  if (path.length > PATH_BYTES_MAX || Buffer.byteLength(path) > PATH_BYTES_MAX)
+    return 'a path of more than 4096 bytes'
   if (FORBIDDEN.test(path)) return 'a control character or a backslash in a path'
   if (!path.isWellFormed()) return 'a path that is not Unicode'
   for (const segment of path.split('/')) {

@@ -34,7 +34,9 @@ describe('manifest', () => {
   it('has one encoding, whatever the order of keys', () => {
     const shuffled = Object.fromEntries(Object.entries(manifest).toReversed()) as unknown as Manifest
     expect(encodeManifest(shuffled)).toEqual(encodeManifest(manifest))
-    expect(encodeManifest(manifest).toString()).toMatch(/^\{"format":"towerlight-manifest-v1","dataset":"education\/physics-book","title":/)
+    expect(encodeManifest(manifest).toString()).toMatch(
+      /^\{"format":"towerlight-manifest-v1","dataset":"education\/physics-book","title":/,
+    )
   })
 
   it('leaves out what is not there', () => {
@@ -49,7 +51,9 @@ describe('manifest', () => {
   })
 
   it('has the place that TUF gives to a target', () => {
-    expect(manifestPath('education/physics-book', sha256Of('m'))).toBe(`targets/education/physics-book/${sha256Of('m')}.manifest.json`)
+    expect(manifestPath('education/physics-book', sha256Of('m'))).toBe(
+      `targets/education/physics-book/${sha256Of('m')}.manifest.json`,
+    )
   })
 
   const wrong: [string, (value: Record<string, unknown>) => unknown][] = [
@@ -61,7 +65,10 @@ describe('manifest', () => {
     ['a local time', value => (value.published = '2026-11-20T09:30:00+02:00')],
     ['the 31st of February', value => (value.published = '2026-02-31T29:30:00Z')],
     ['class 4', value => (value.priority = 4)],
-    ['a raw root of other bytes', value => (value.catalog = { ...manifest.catalog, root: rawCidOf(sha256Of('x')) })],
+    [
+      'a raw root of other bytes',
+      value => (value.catalog = { ...manifest.catalog, root: rawCidOf(sha256Of('x')) }),
+    ],
     ['a directory outside its pack', value => (value.packs = [{ ...manifest.packs[0], size: 27 }])],
     ['a pack that is too large', value => (value.packs = [{ ...manifest.packs[0], size: 2 ** 31 }])],
     ['no packs', value => delete value.packs],
@@ -69,10 +76,18 @@ describe('manifest', () => {
   it.each(wrong)('refuses %s', (_, change) => {
     const value = JSON.parse(encodeManifest(manifest).toString()) as Record<string, unknown>
     change(value)
-    expect(() => parseManifest(Buffer.from(JSON.stringify(value)))).toThrow(expect.objectContaining({ code: 'MANIFEST_INVALID' }))
+    expect(() => parseManifest(Buffer.from(JSON.stringify(value)))).toThrow(
+      expect.objectContaining({ code: 'MANIFEST_INVALID' }),
+    )
   })
 
-  it.each([Buffer.from(''), Buffer.from('null'), Buffer.from('{'), Buffer.of(0xff), Buffer.alloc(2 ** 21, ' ')])('refuses what is no manifest', bytes => {
+  it.each([
+    Buffer.from(''),
+    Buffer.from('null'),
+    Buffer.from('{'),
+    Buffer.of(0xff),
+    Buffer.alloc(2 ** 21, ' '),
+  ])('refuses what is no manifest', bytes => {
     expect(() => parseManifest(bytes)).toThrow(expect.objectContaining({ code: 'MANIFEST_INVALID' }))
   })
 })

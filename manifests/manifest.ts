@@ -66,19 +66,32 @@ export interface Manifest {
 const Count = z.number().int().nonnegative()
 const Digest = z.custom<Sha256>(isSha256, 'not a SHA-256')
 const Root = z.custom<Cid>(isCid, 'not a CID of our form')
-const Directory = z.object({ offset: Count, size: Count, rawSize: Count.max(256 * 1024 * 1024), sha256: Digest })
+const Directory = z.object({
+  offset: Count,
+  size: Count,
+  rawSize: Count.max(256 * 1024 * 1024),
+  sha256: Digest,
+})
 const Pack = z
   .object({ sha256: Digest, size: Count.max(PACK_BYTES_MAX), directory: Directory })
-  .refine(({ size, directory }) => directory.offset + directory.size <= size, 'the directory lies outside its file')
+  .refine(
+    ({ size, directory }) => directory.offset + directory.size <= size,
+    'the directory lies outside its file',
+  )
 
 const ManifestShape = z.object({
   format: z.literal(MANIFEST_FORMAT),
   dataset: z.custom<string>(isDatasetName, 'not a dataset name'),
   title: z.string().max(200).optional(),
   revision: Count.positive(),
-  published: z.string().regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/).refine(text => !Number.isNaN(Date.parse(text))),
+  published: z
+    .string()
+    .regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/)
+    .refine(text => !Number.isNaN(Date.parse(text))),
   priority: z.union([z.literal(0), z.literal(1), z.literal(2), z.literal(3)]),
-  pin: z.object({ ipfs: z.boolean(), s3: z.boolean(), paths: z.array(z.string().max(1000)).max(1000).optional() }).optional(),
+  pin: z
+    .object({ ipfs: z.boolean(), s3: z.boolean(), paths: z.array(z.string().max(1000)).max(1000).optional() })
+    .optional(),
   chunking: z.object({
     name: z.literal(CHUNKING.name),
     minBytes: z.literal(CHUNKING.minBytes),
@@ -87,14 +100,18 @@ const ManifestShape = z.object({
   }),
   catalog: z
     .object({ root: Root, sha256: Digest, size: Count, items: Count, itemBytes: Count })
-    .refine(({ root, sha256 }) => codecOf(root) === 'dag-pb' || root === rawCidOf(sha256), 'root and sha256 do not fit'),
+    .refine(
+      ({ root, sha256 }) => codecOf(root) === 'dag-pb' || root === rawCidOf(sha256),
+      'root and sha256 do not fit',
+    ),
   packs: z.array(Pack).max(1000),
   deltas: z.array(z.intersection(Pack, z.object({ from: Count.positive() }))).max(100),
 })
 
 /** @throws EdgeError `MANIFEST_INVALID`, naming the key. */
 export function parseManifest(bytes: Uint8Array): Manifest {
-  if (bytes.length > MANIFEST_BYTES_MAX) throw new EdgeError('MANIFEST_INVALID', 'a manifest of more than 1 MiB')
+  if (bytes.length > MANIFEST_BYTES_MAX)
+    throw new EdgeError('MANIFEST_INVALID', 'a manifest of more than 1 MiB')
   let value: unknown
   try {
     value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
@@ -104,14 +121,18 @@ export function parseManifest(bytes: Uint8Array): Manifest {
   const parsed = ManifestShape.safeParse(value)
   if (!parsed.success) {
     const [issue] = parsed.error.issues
-    throw new EdgeError('MANIFEST_INVALID', `manifest: ${issue?.path.join('.') || 'value'}: ${issue?.message}`)
+    throw new EdgeError(
+      'MANIFEST_INVALID',
+      `manifest: ${issue?.path.join('.') || 'value'}: ${issue?.message}`,
+    )
   }
   return parsed.data
 }
 
 /** Canonical bytes: fixed key order, no white space. */
 export function encodeManifest(manifest: Manifest): Buffer {
-  const { format, dataset, title, revision, published, priority, pin, chunking, catalog, packs, deltas } = manifest
+  const { format, dataset, title, revision, published, priority, pin, chunking, catalog, packs, deltas } =
+    manifest
   return Buffer.from(
     JSON.stringify({
       format,
@@ -148,7 +169,11 @@ export function deltaPath(sha256: Sha256): string {
 }
 
 function packJson(pack: PackRef): PackRef {
-  return { sha256: pack.sha256, size: pack.size, directory: pick(pack.directory, 'offset', 'size', 'rawSize', 'sha256') }
+  return {
+    sha256: pack.sha256,
+    size: pack.size,
+    directory: pick(pack.directory, 'offset', 'size', 'rawSize', 'sha256'),
+  }
 }
 
 /** The named properties, in this order. */

@@ -63,7 +63,10 @@ export interface FrameEntry {
 export function encodePackDirectory(frames: readonly FrameEntry[], nodes: readonly DagNode[]): Buffer {
   const out = new ByteWriter().varint(VERSION).varint(frames.length)
   for (const { codec, storedBytes, extents } of frames) {
-    out.varint(codec === 'zstd' ? 1 : 0).varint(storedBytes).varint(extents.length)
+    out
+      .varint(codec === 'zstd' ? 1 : 0)
+      .varint(storedBytes)
+      .varint(extents.length)
   }
   for (const { extents } of frames) for (const { sizeBytes } of extents) out.varint(sizeBytes)
   for (const { extents } of frames) for (const { indexBytes } of extents) out.varint(indexBytes)
@@ -84,7 +87,7 @@ export async function openPackDirectory(stored: Uint8Array, ref: DirectoryRef): 
   }
   const directory = parsePackDirectory(await expand(stored, ref.rawSize))
   if (directory.directoryOffset !== ref.offset) {
-    throw new EdgeError('PACK_INVALID', 'a pack\'s frames and index do not reach up to its directory')
+    throw new EdgeError('PACK_INVALID', "a pack's frames and index do not reach up to its directory")
   }
   return directory
 }
@@ -172,7 +175,8 @@ export class PackDirectory {
     const mask = this.#keyTable.length - 1
     for (let slot = key.readUInt32LE(0) & mask; this.#keyTable[slot] !== -1; slot = (slot + 1) & mask) {
       const extent = this.#keyTable[slot]!
-      if (key.equals(this.#keys.subarray(extent * KEY_BYTES, (extent + 1) * KEY_BYTES))) places.push(this.placeOf(extent))
+      if (key.equals(this.#keys.subarray(extent * KEY_BYTES, (extent + 1) * KEY_BYTES)))
+        places.push(this.placeOf(extent))
     }
     return places
   }
@@ -191,7 +195,8 @@ export class PackDirectory {
   placeOf(extent: number): ExtentPlace {
     const frame = this.#frameOf(extent)
     let offset = 0
-    for (let before = this.frames[frame]!.firstExtent; before < extent; before++) offset += this.#sizes[before]!
+    for (let before = this.frames[frame]!.firstExtent; before < extent; before++)
+      offset += this.#sizes[before]!
     return this.#place(extent, frame, offset)
   }
 
@@ -223,7 +228,11 @@ export class PackDirectory {
  *
  * @param raw what `expandFrame` gave.
  */
-export function frameExtents(directory: PackDirectory, frame: number, raw: Uint8Array): { place: ExtentPlace; bytes: Uint8Array }[] {
+export function frameExtents(
+  directory: PackDirectory,
+  frame: number,
+  raw: Uint8Array,
+): { place: ExtentPlace; bytes: Uint8Array }[] {
   return directory
     .extentsOf(frame)
     .map(place => ({ place, bytes: raw.subarray(place.offset, place.offset + place.sizeBytes) }))
@@ -238,7 +247,9 @@ async function expand(stored: Uint8Array, rawBytes: number): Promise<Uint8Array>
     })
     if (raw.length === rawBytes) return raw
   } catch (cause) {
-    throw new EdgeError('PACK_INVALID', `${stored.length} bytes do not expand to the ${rawBytes} expected`, { cause })
+    throw new EdgeError('PACK_INVALID', `${stored.length} bytes do not expand to the ${rawBytes} expected`, {
+      cause,
+    })
   }
   throw new EdgeError('PACK_INVALID', `${stored.length} bytes expand to fewer than the ${rawBytes} expected`)
 }
@@ -263,7 +274,8 @@ function framesOf(
     let rawBytes = 0
     for (let extent = firstExtent; extent < firstExtent + extents; extent++) rawBytes += sizes[extent]!
     const fits = codec === 'plain' ? storedBytes === rawBytes : storedBytes < rawBytes
-    if (extents === 0 || rawBytes > FRAME_BYTES_MAX || !fits) throw reader.invalid('the sizes of a frame do not fit together')
+    if (extents === 0 || rawBytes > FRAME_BYTES_MAX || !fits)
+      throw reader.invalid('the sizes of a frame do not fit together')
     const frame = { offset, storedBytes, rawBytes, codec, firstExtent, extents }
     offset += storedBytes
     firstExtent += extents

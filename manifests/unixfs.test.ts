@@ -20,7 +20,13 @@ import {
 import { stream, vectors } from './vectors/vectors.ts'
 
 interface Vectors {
-  items: { sizeBytes: number; chunks: number; extents: { cid: string; sizeBytes: number }[]; root: string; dagBytes: number }[]
+  items: {
+    sizeBytes: number
+    chunks: number
+    extents: { cid: string; sizeBytes: number }[]
+    root: string
+    dagBytes: number
+  }[]
 }
 
 async function cutItem(bytes: Uint8Array): Promise<CutExtent[]> {
@@ -41,7 +47,9 @@ function cutChunks(chunks: Iterable<ChunkRef>): CutExtent[] {
 }
 
 const refsOf = (cut: CutExtent[]) => cut.map(({ extent }) => extent)
-const anyDigest = fc.uint8Array({ minLength: 32, maxLength: 32 }).map(bytes => Buffer.from(bytes).toString('hex') as Sha256)
+const anyDigest = fc
+  .uint8Array({ minLength: 32, maxLength: 32 })
+  .map(bytes => Buffer.from(bytes).toString('hex') as Sha256)
 const anyChunk = fc.record({ digest: anyDigest, sizeBytes: fc.integer({ min: 1, max: 262_144 }) })
 /** Many chunks cheaply: sizes and digests from a seed. */
 const manyChunks = fc.tuple(fc.nat(2000), fc.nat()).map(([count, seed]) =>
@@ -61,15 +69,18 @@ describe('items as UnixFS', () => {
     }
   })
 
-  it.each([0, 1, 16_384, 40_000, 300_000, 3_000_000, 30_000_000])('has the root that the importer gives to %i bytes', async size => {
-    const bytes = stream(size)
-    const cut = refsOf(await cutItem(bytes))
-    const imported = await importedRoot(bytes, cut)
-    const { root, dagBytes } = itemDag(cut)
-    expect(root).toBe(imported.cid)
-    // the importer counts an upper node's links, but not always the node itself
-    if (cut.length === 1) expect(dagBytes).toBe(imported.dagBytes)
-  })
+  it.each([0, 1, 16_384, 40_000, 300_000, 3_000_000, 30_000_000])(
+    'has the root that the importer gives to %i bytes',
+    async size => {
+      const bytes = stream(size)
+      const cut = refsOf(await cutItem(bytes))
+      const imported = await importedRoot(bytes, cut)
+      const { root, dagBytes } = itemDag(cut)
+      expect(root).toBe(imported.cid)
+      // the importer counts an upper node's links, but not always the node itself
+      if (cut.length === 1) expect(dagBytes).toBe(imported.dagBytes)
+    },
+  )
 
   it('puts levels of at most 174 links above, as the balanced layout does', async () => {
     const leaf = (at: number): ExtentRef => {
@@ -87,7 +98,9 @@ describe('items as UnixFS', () => {
       expect(nodes.at(-1)?.cid).toBe(root)
       expect(leaves(root)).toEqual(extents)
       expect(byCid.get(root)).toMatchObject({ sizeBytes, dagBytes })
-      expect(Math.max(...[...byCid.values()].map(node => node.links.length))).toBeLessThanOrEqual(NODE_LINKS_MAX)
+      expect(Math.max(...[...byCid.values()].map(node => node.links.length))).toBeLessThanOrEqual(
+        NODE_LINKS_MAX,
+      )
       expect(nodes.length).toBe(count <= 174 ? 1 : count <= 349 ? Math.ceil(count / 174) + 1 : 175 + 2 + 1)
     }
   })
@@ -100,7 +113,12 @@ describe('ExtentCutter', () => {
         const extents = refsOf(cutChunks(chunks))
         if (chunks.length === 0) {
           expect(extents).toEqual([
-            { cid: rawCidOf(sha256Of('')), sizeBytes: 0, dagBytes: 0, chunks: [{ digest: sha256Of(''), sizeBytes: 0 }] },
+            {
+              cid: rawCidOf(sha256Of('')),
+              sizeBytes: 0,
+              dagBytes: 0,
+              chunks: [{ digest: sha256Of(''), sizeBytes: 0 }],
+            },
           ])
           return
         }
@@ -138,7 +156,9 @@ describe('ExtentCutter', () => {
         }
         if (count > 0) ends.push(chunks.length)
         let at = 0
-        expect(chunks.length === 0 ? [] : refsOf(cutChunks(chunks)).map(extent => (at += extent.chunks.length))).toEqual(ends)
+        expect(
+          chunks.length === 0 ? [] : refsOf(cutChunks(chunks)).map(extent => (at += extent.chunks.length)),
+        ).toEqual(ends)
       }),
       { numRuns: 50 },
     )
@@ -165,7 +185,11 @@ describe('parseNode', () => {
         expect(parseNode(bytes)).toEqual({
           sizeBytes,
           dagBytes,
-          links: chunks.map(chunk => ({ cid: rawCidOf(chunk.digest), sizeBytes: chunk.sizeBytes, dagBytes: chunk.sizeBytes })),
+          links: chunks.map(chunk => ({
+            cid: rawCidOf(chunk.digest),
+            sizeBytes: chunk.sizeBytes,
+            dagBytes: chunk.sizeBytes,
+          })),
         })
       }),
     )
@@ -223,7 +247,12 @@ async function importedRoot(bytes: Uint8Array, extents: readonly { chunks: reado
       const nodes = []
       for (const extent of extents) nodes.push(await reduce(leaves.splice(0, extent.chunks.length)))
       if (nodes.length === 1) return nodes[0]!
-      return await balanced({ maxChildrenPerNode: NODE_LINKS_MAX })((async function* () { yield* nodes })(), reduce)
+      return await balanced({ maxChildrenPerNode: NODE_LINKS_MAX })(
+        (async function* () {
+          yield* nodes
+        })(),
+        reduce,
+      )
     },
   })) {
     const cid = entry.cid.toString()

@@ -31,7 +31,9 @@ export interface ParsedNode {
 
 /** The node of an extent that is not a single raw block. */
 export function extentNode(chunks: readonly ChunkRef[]): SizedNode {
-  return nodeOver(chunks.map(({ digest, sizeBytes }) => ({ cid: rawCidOf(digest), sizeBytes, dagBytes: sizeBytes })))
+  return nodeOver(
+    chunks.map(({ digest, sizeBytes }) => ({ cid: rawCidOf(digest), sizeBytes, dagBytes: sizeBytes })),
+  )
 }
 
 /**
@@ -84,7 +86,8 @@ export function parseNode(bytes: Uint8Array): ParsedNode {
     if (before - reader.left !== linkEnd) throw reader.invalid('a link has another length')
     field = reader.varint(255)
   }
-  if (field !== 0x0a || linked.length === 0 || linked.length > NODE_LINKS_MAX) throw reader.invalid('not a node of our form')
+  if (field !== 0x0a || linked.length === 0 || linked.length > NODE_LINKS_MAX)
+    throw reader.invalid('not a node of our form')
   if (reader.varint() !== reader.left) throw reader.invalid('its data has another length')
   expect(0x08)
   expect(2)
@@ -193,10 +196,16 @@ function readCid(reader: ByteReader): Cid {
 function checkNode(node: ParsedNode): ParsedNode {
   const codec = codecOf(node.links[0]!.cid)
   const sane = node.links.every(
-    link => codecOf(link.cid) === codec && (codec === 'raw' ? link.dagBytes === link.sizeBytes : link.dagBytes > link.sizeBytes),
+    link =>
+      codecOf(link.cid) === codec &&
+      (codec === 'raw' ? link.dagBytes === link.sizeBytes : link.dagBytes > link.sizeBytes),
   )
-  if (!sane || sum(node.links.map(link => link.sizeBytes)) !== node.sizeBytes || !Number.isSafeInteger(node.dagBytes)) {
-    throw new EdgeError('CATALOG_INVALID', 'the sizes or kinds of a node\'s links do not fit together')
+  if (
+    !sane ||
+    sum(node.links.map(link => link.sizeBytes)) !== node.sizeBytes ||
+    !Number.isSafeInteger(node.dagBytes)
+  ) {
+    throw new EdgeError('CATALOG_INVALID', "the sizes or kinds of a node's links do not fit together")
   }
   return node
 }

@@ -26,13 +26,18 @@ export async function folderFiles(folder: string): Promise<FolderFiles> {
       const path = parseItemPath(prefix + nameOf(entry.name, prefix))
       if (entry.isDirectory()) await visit(`${path}/`)
       else if (entry.isFile()) paths.push(path)
-      else skipped.push({ path, why: entry.isSymbolicLink() ? 'a symbolic link: put the file itself here' : 'not a regular file' })
+      else
+        skipped.push({
+          path,
+          why: entry.isSymbolicLink() ? 'a symbolic link: put the file itself here' : 'not a regular file',
+        })
     }
   }
   await visit('')
 
   if (paths.length === 0) {
-    const hint = skipped.length > 0 ? ` (${skipped.length} symbolic links or special files were left out)` : ''
+    const hint =
+      skipped.length > 0 ? ` (${skipped.length} symbolic links or special files were left out)` : ''
     throw new EdgeError('PUBLISH_FOLDER_EMPTY', `there is no file in ${folder}${hint}: nothing to publish`)
   }
   return { paths: paths.sort(comparePaths), skipped }
@@ -42,12 +47,19 @@ async function readFolder(path: string) {
   try {
     return await readdir(path, { withFileTypes: true, encoding: 'buffer' })
   } catch (cause) {
-    throw unreadable(path, (await isOther(path)) ? 'it is not a folder' : 'check that it exists and that you may read it', cause)
+    throw unreadable(
+      path,
+      (await isOther(path)) ? 'it is not a folder' : 'check that it exists and that you may read it',
+      cause,
+    )
   }
 }
 
 async function isOther(path: string): Promise<boolean> {
-  return await stat(path).then(found => !found.isDirectory(), () => false)
+  return await stat(path).then(
+    found => !found.isDirectory(),
+    () => false,
+  )
 }
 
 export function unreadable(path: string, what: string, cause: unknown): EdgeError {
@@ -60,6 +72,10 @@ function nameOf(name: Buffer, prefix: string): string {
   try {
     return utf8.decode(name)
   } catch (cause) {
-    throw new EdgeError('PATH_INVALID', `the name ${JSON.stringify(name.toString('latin1'))} in ${prefix || 'the folder'} is not UTF-8: rename it`, { cause })
+    throw new EdgeError(
+      'PATH_INVALID',
+      `the name ${JSON.stringify(name.toString('latin1'))} in ${prefix || 'the folder'} is not UTF-8: rename it`,
+      { cause },
+    )
   }
 }

@@ -6,12 +6,14 @@
  * end, by its digests when it is read again (`PUBLISH_FILE_CHANGED`): a release is one state of the
  * whole folder.
  */
+import { hash } from 'node:crypto'
 import { closeSync, constants, fstatSync, lstatSync, openSync, readSync, type BigIntStats } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { extentOf } from '../chunk-rule.ts'
-import { codecOf, digestOf, type Cid } from '../cid.ts'
+import { codecOf, digestOf, rawCidOf, type Cid } from '../cid.ts'
+import type { ItemDag } from '../delta/release-view.ts'
 import type { Sha256 } from '../digest.ts'
 import { EdgeError } from '../errors.ts'
 import type { ChunkRef, ChunkRule, DagNode, ExtentRef } from '../extent.ts'
@@ -21,17 +23,21 @@ import { folderFiles, unreadable } from './folder-files.ts'
 import { hashSmallItem, type HashedItem, type ItemHasher } from './item-hasher.ts'
 import { free } from './zstd-encoder.ts'
 
-export interface ScannedItem {
+/** As little as possible, because there may be 100,000: `dagOf` gives the rest. */
+interface ScannedItem {
   readonly path: string
   readonly sizeBytes: number
   readonly sha256: Sha256
-  readonly root: Cid
-  /** None for an item that is one raw block: `extentsOf` gives it. */
-  readonly extents?: readonly ExtentRef[]
+  /** None for an item that is one raw block. */
+  readonly dag?: { readonly root: Cid; readonly extents: readonly ExtentRef[] }
 }
 
 /** What was done since it was told last. */
-export type ScanProgress = (more: { readonly path: string; readonly items: 0 | 1; readonly sizeBytes: number }) => void
+export type ScanProgress = (more: {
+  readonly path: string
+  readonly items: 0 | 1
+  readonly sizeBytes: number
+}) => void
 
 export interface ReadExtent {
   readonly bytes: Uint8Array
@@ -49,14 +55,23 @@ const FLAGS = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK
 
 export class FolderItems {
   readonly #folder: string
-  readonly items: ScannedItem[] = []
+  readonly #items: ScannedItem[] = []
   /** The dag-pb blocks above extents. */
   readonly nodes: DagNode[] = []
   /** What each file looked like when it was hashed, in the order of items. */
-  readonly #states: string[] = []
+  readonly #states: number[] = []
 
   constructor(folder: string) {
     this.#folder = folder
+  }
+
+  get count(): number {
+    return this.#items.length
+  }
+
+  /** In path order. */
+  *dags(): Generator<ItemDag> {
+    for (const item of this.#items) yield dagOf(item)
   }
 
   /**
@@ -68,7 +83,12 @@ export class FolderItems {
     for (const path of paths) {
       const { sizeBytes, sha256, extents } = await this.#hash(path, hasher, progress)
       const { root, nodes } = itemDag(extents)
-      this.items.push({ path, sizeBytes, sha256, root, ...(codecOf(root) !== 'raw' && { extents }) })
+      this.#items.push({
+        path,
+        sizeBytes,
+        sha256,
+        ...(codecOf(root) !== 'raw' && { dag: { root, extents } }),
+      })
       this.nodes.push(...nodes)
       progress({ path, items: 1, sizeBytes: sizeBytes <= SMALL_BYTES ? sizeBytes : 0 })
       untilYield -= sizeBytes + FILE_COST_BYTES
@@ -96,11 +116,16 @@ export class FolderItems {
    */
   async assertUnchanged(): Promise<void> {
     const { paths } = await folderFiles(this.#folder)
-    for (const [at, { path }] of this.items.entries()) {
-      if (paths[at] !== path) throw changed(comparePaths(paths[at] ?? '\u{10ffff}', path) < 0 ? paths[at]! : path)
-      if (stateOf(lstatSync(join(this.#folder, path), { bigint: true, throwIfNoEntry: false })) !== this.#states[at]) throw changed(path)
+    for (const [at, { path }] of this.#items.entries()) {
+      if (paths[at] !== path)
+        throw changed(comparePaths(paths[at] ?? '\u{10ffff}', path) < 0 ? paths[at]! : path)
+      if (
+        stateOf(lstatSync(join(this.#folder, path), { bigint: true, throwIfNoEntry: false })) !==
+        this.#states[at]
+      )
+        throw changed(path)
     }
-    if (paths.length > this.items.length) throw changed(paths[this.items.length]!)
+    if (paths.length > this.#items.length) throw changed(paths[this.#items.length]!)
   }
 
   async #hash(path: string, hasher: ItemHasher, progress: ScanProgress): Promise<HashedItem> {
@@ -116,18 +141,25 @@ export class FolderItems {
       const state = stateOf(before)
       const after = fstatSync(file, { bigint: true })
       const named = lstatSync(place, { bigint: true, throwIfNoEntry: false })
-      const isSame = stateOf(after) === state && stateOf(named) === state && hashed.sizeBytes === Number(before.size)
+      const isSame =
+        stateOf(after) === state && stateOf(named) === state && hashed.sizeBytes === Number(before.size)
       if (!isSame) throw changed(path)
       this.#states.push(state)
       return hashed
     } catch (cause) {
-      throw cause instanceof EdgeError ? cause : unreadable(place, 'it must stay readable while it is published', cause)
+      throw cause instanceof EdgeError
+        ? cause
+        : unreadable(place, 'it must stay readable while it is published', cause)
     } finally {
       closeSync(file)
     }
   }
 
-  async #read(path: string, offset: number, length: number): Promise<{ bytes: Uint8Array; owned?: ArrayBuffer }> {
+  async #read(
+    path: string,
+    offset: number,
+    length: number,
+  ): Promise<{ bytes: Uint8Array; owned?: ArrayBuffer }> {
     const place = join(this.#folder, path)
     if (length <= SMALL_BYTES) {
       const file = opened(place)
@@ -144,9 +176,10 @@ export class FolderItems {
   }
 }
 
-/** An item's extents, one at least. */
-export function extentsOf({ root, sizeBytes, extents }: ScannedItem): readonly ExtentRef[] {
-  return extents ?? [{ cid: root, sizeBytes, dagBytes: sizeBytes }]
+function dagOf({ path, sizeBytes, sha256, dag }: ScannedItem): ItemDag {
+  if (dag) return { path, sizeBytes, sha256, ...dag }
+  const root = rawCidOf(sha256)
+  return { path, sizeBytes, sha256, root, extents: [{ cid: root, sizeBytes, dagBytes: sizeBytes }] }
 }
 
 /** The extent that bytes are, if it is the one meant. */
@@ -159,7 +192,11 @@ export function chunksOfRaw({ cid, sizeBytes }: ExtentRef): ChunkRef[] {
   return [{ digest: digestOf(cid), sizeBytes }]
 }
 
-async function hashLarge(place: string, hasher: ItemHasher, progress: (sizeBytes: number) => void): Promise<HashedItem> {
+async function hashLarge(
+  place: string,
+  hasher: ItemHasher,
+  progress: (sizeBytes: number) => void,
+): Promise<HashedItem> {
   await using file = await open(place, FLAGS)
   return await hasher.hash(async (buffer, position) => {
     let filled = 0
@@ -173,9 +210,10 @@ async function hashLarge(place: string, hasher: ItemHasher, progress: (sizeBytes
   })
 }
 
-/** Changes whenever a file is written to or another one takes its name. */
-function stateOf(stat: BigIntStats | undefined): string {
-  return stat ? `${stat.ino} ${stat.size} ${stat.mtimeNs} ${stat.ctimeNs}` : 'gone'
+/** Changes whenever a file is written to or another one takes its name. In 48 bits: 8 bytes a file. */
+function stateOf(stat: BigIntStats | undefined): number {
+  if (!stat) return -1
+  return hash('sha1', `${stat.ino} ${stat.size} ${stat.mtimeNs} ${stat.ctimeNs}`, 'buffer').readUIntBE(0, 6)
 }
 
 function opened(place: string): number {
@@ -199,5 +237,8 @@ function readAll(file: number, length: number, offset = 0): Uint8Array {
 }
 
 function changed(path: string): EdgeError {
-  return new EdgeError('PUBLISH_FILE_CHANGED', `${path} changed while it was published: publish again when nobody writes to the folder`)
+  return new EdgeError(
+    'PUBLISH_FILE_CHANGED',
+    `${path} changed while it was published: publish again when nobody writes to the folder`,
+  )
 }

@@ -19,12 +19,17 @@ async function openFolder(place?: string) {
 describe('a repository in a folder', () => {
   storageContract(openFolder)
 
-  it.each(['../a', '/etc/passwd', 'a/../../b', 'a//b', '.drafts/x', '.publish.lock', 'a\\b', '', 'a/\0'])('has no place for %j', async path => {
-    await using opened = await openFolder()
-    await expect(opened.storage.write(path, Buffer.from('x'))).rejects.toMatchObject({ code: 'PATH_INVALID' })
-    await expect(opened.storage.read(path)).rejects.toMatchObject({ code: 'PATH_INVALID' })
-    await expect(opened.storage.remove(path)).rejects.toMatchObject({ code: 'PATH_INVALID' })
-  })
+  it.each(['../a', '/etc/passwd', 'a/../../b', 'a//b', '.drafts/x', '.publish.lock', 'a\\b', '', 'a/\0'])(
+    'has no place for %j',
+    async path => {
+      await using opened = await openFolder()
+      await expect(opened.storage.write(path, Buffer.from('x'))).rejects.toMatchObject({
+        code: 'PATH_INVALID',
+      })
+      await expect(opened.storage.read(path)).rejects.toMatchObject({ code: 'PATH_INVALID' })
+      await expect(opened.storage.remove(path)).rejects.toMatchObject({ code: 'PATH_INVALID' })
+    },
+  )
 
   it('leaves no draft behind, and clears away those of a publisher that died', async () => {
     await using opened = await openFolder()

@@ -90,11 +90,17 @@ function lockFile(path: string): DatabaseSync {
     return database
   } catch (cause) {
     database.close()
-    throw new EdgeError('PUBLISH_CONFLICT', 'somebody else is publishing into this repository: wait until that has ended, then publish again', { cause })
+    throw new EdgeError(
+      'PUBLISH_CONFLICT',
+      'somebody else is publishing into this repository: wait until that has ended, then publish again',
+      { cause },
+    )
   }
 }
 
-async function openDraft(root: string): Promise<AsyncDisposable & { readonly file: FileHandle; readonly path: string }> {
+async function openDraft(
+  root: string,
+): Promise<AsyncDisposable & { readonly file: FileHandle; readonly path: string }> {
   const path = join(root, DRAFTS, randomUUID())
   await makeFolder(dirname(path))
   const file = await open(path, 'wx')
@@ -108,7 +114,11 @@ async function openDraft(root: string): Promise<AsyncDisposable & { readonly fil
   }
 }
 
-async function moveInto(path: string, draft: string, move: (from: string, to: string) => Promise<void>): Promise<void> {
+async function moveInto(
+  path: string,
+  draft: string,
+  move: (from: string, to: string) => Promise<void>,
+): Promise<void> {
   await makeFolder(dirname(path))
   await move(draft, path)
   await syncFolder(dirname(path))
@@ -119,7 +129,9 @@ async function linkNew(from: string, to: string): Promise<void> {
     await link(from, to)
   } catch (cause) {
     if ((cause as NodeJS.ErrnoException).code !== 'EEXIST') throw cause
-    throw new EdgeError('PUBLISH_CONFLICT', `${to} exists already: another release came in between`, { cause })
+    throw new EdgeError('PUBLISH_CONFLICT', `${to} exists already: another release came in between`, {
+      cause,
+    })
   }
 }
 
@@ -146,7 +158,10 @@ async function openIfThere(path: string): Promise<FileHandle | undefined> {
   }
 }
 
-async function readRange(file: FileHandle, { offset, length }: { offset: number; length: number }): Promise<Uint8Array> {
+async function readRange(
+  file: FileHandle,
+  { offset, length }: { offset: number; length: number },
+): Promise<Uint8Array> {
   const bytes = Buffer.allocUnsafe(length)
   let filled = 0
   while (filled < length) {

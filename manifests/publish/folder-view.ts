@@ -9,8 +9,7 @@ import { sha256Of } from '../digest.ts'
 import { EdgeError } from '../errors.ts'
 import type { ChunkRef, DagNode, ExtentRef } from '../extent.ts'
 import { ExtentCutter, itemDag, type CutExtent } from '../unixfs.ts'
-import { chunksOfRaw, extentsOf, type FolderItems, type ReadExtent, type ScannedItem } from './folder-release.ts'
-
+import { chunksOfRaw, type FolderItems, type ReadExtent } from './folder-release.ts'
 
 export class FolderView implements ReleaseView {
   readonly catalog: ItemDag
@@ -18,7 +17,9 @@ export class FolderView implements ReleaseView {
   readonly nodes: readonly DagNode[]
   readonly #folder: FolderItems
   readonly #catalogExtents: ReadonlyMap<Cid, ReadExtent>
-  #places: ReadonlyMap<Cid, { readonly item: ScannedItem; readonly extent: ExtentRef; readonly offset: number }> | undefined
+  #places:
+    | ReadonlyMap<Cid, { readonly path: string; readonly extent: ExtentRef; readonly offset: number }>
+    | undefined
   #last: { readonly cid: Cid; readonly read: ReadExtent } | undefined
 
   /** @param catalog its encoded bytes. */
@@ -33,19 +34,20 @@ export class FolderView implements ReleaseView {
       sha256: sha256Of(catalog),
       root,
       sizeBytes: catalog.length,
-      extents: extents.map(({ cut: { extent } }) => ({ cid: extent.cid, sizeBytes: extent.sizeBytes, dagBytes: extent.dagBytes })),
+      extents: extents.map(({ cut: { extent } }) => ({
+        cid: extent.cid,
+        sizeBytes: extent.sizeBytes,
+        dagBytes: extent.dagBytes,
+      })),
     }
   }
 
   get itemCount(): number {
-    return this.#folder.items.length
+    return this.#folder.count
   }
 
-  *items(): Generator<ItemDag> {
-    for (const item of this.#folder.items) {
-      const { path, sha256, root, sizeBytes } = item
-      yield { path, sha256, root, sizeBytes, extents: extentsOf(item) }
-    }
+  items(): Iterable<ItemDag> {
+    return this.#folder.dags()
   }
 
   /** Sizes of all extents, each once: those of items in path order, then the catalog's. */
@@ -79,23 +81,25 @@ export class FolderView implements ReleaseView {
   }
 
   async chunksOf(extent: ExtentRef): Promise<readonly ChunkRef[]> {
-    return codecOf(extent.cid) === 'raw' ? chunksOfRaw(extent) : (await this.read(extent.cid)).cut.extent.chunks
+    return codecOf(extent.cid) === 'raw'
+      ? chunksOfRaw(extent)
+      : (await this.read(extent.cid)).cut.extent.chunks
   }
 
   async #readItem(cid: Cid): Promise<ReadExtent> {
-    this.#places ??= placesOf(this.#folder.items)
+    this.#places ??= placesOf(this.items())
     const place = this.#places.get(cid)
     if (!place) throw new EdgeError('CHUNK_ABSENT', `extent ${cid} is not in the folder`)
-    return await this.#folder.readExtent(place.item.path, place.offset, place.extent)
+    return await this.#folder.readExtent(place.path, place.offset, place.extent)
   }
 }
 
-function placesOf(items: readonly ScannedItem[]) {
-  const places = new Map<Cid, { item: ScannedItem; extent: ExtentRef; offset: number }>()
-  for (const item of items) {
+function placesOf(items: Iterable<ItemDag>) {
+  const places = new Map<Cid, { path: string; extent: ExtentRef; offset: number }>()
+  for (const { path, extents } of items) {
     let offset = 0
-    for (const extent of extentsOf(item)) {
-      if (!places.has(extent.cid)) places.set(extent.cid, { item, extent, offset })
+    for (const extent of extents) {
+      if (!places.has(extent.cid)) places.set(extent.cid, { path, extent, offset })
       offset += extent.sizeBytes
     }
   }

@@ -27,7 +27,10 @@ export interface WrittenFrame extends FrameEntry {
 }
 
 /** Looks for a frame that an earlier pack, or an interrupted publish, has compressed already. */
-export type FrameFinder = (extents: readonly PackExtent[], raw: Uint8Array) => Promise<{ codec: FrameCodec; stored: Uint8Array } | undefined>
+export type FrameFinder = (
+  extents: readonly PackExtent[],
+  raw: Uint8Array,
+) => Promise<{ codec: FrameCodec; stored: Uint8Array } | undefined>
 
 const IN_FLIGHT = 2
 const TRIAL_LEVEL = 3
@@ -47,12 +50,12 @@ export async function* writtenFrames(
   find: FrameFinder,
 ): AsyncGenerator<WrittenFrame> {
   const underWay: Promise<WrittenFrame>[] = []
-  const encoders: ZstdEncoder[] = []
+  const encoders: Encoders[] = []
   let count = 0
   try {
     for await (const group of frameGroups(extents)) {
-      const encoder = (encoders[count++ % IN_FLIGHT] ??= new ZstdEncoder(paramsOf(level))) // its last frame has been awaited
-      const frame = writeFrame(group, raw => compressFrame(raw, level, encoder), find)
+      const encoder = (encoders[count++ % IN_FLIGHT] ??= encodersOf(level)) // its last frame has been awaited
+      const frame = writeFrame(group, raw => compressFrame(raw, encoder), find)
       frame.catch(() => {}) // awaited below, unless an earlier one fails first
       underWay.push(frame)
       if (underWay.length >= IN_FLIGHT) yield await underWay.shift()!
@@ -60,7 +63,7 @@ export async function* writtenFrames(
     while (underWay.length > 0) yield await underWay.shift()!
   } finally {
     await Promise.allSettled(underWay)
-    for (const encoder of encoders) encoder.close()
+    for (const { trial, full } of encoders) [trial, full].forEach(encoder => encoder.close())
   }
 }
 
@@ -97,7 +100,11 @@ async function writeFrame(
 ): Promise<WrittenFrame> {
   const raw = extents.length === 1 ? extents[0]!.bytes : Buffer.concat(extents.map(extent => extent.bytes))
   const { codec, stored } = (await find(extents, raw)) ?? (await compressed(raw))
-  const written = extents.map(({ cid, bytes, node }) => ({ cid, sizeBytes: bytes.length, indexBytes: node?.length ?? 0 }))
+  const written = extents.map(({ cid, bytes, node }) => ({
+    cid,
+    sizeBytes: bytes.length,
+    indexBytes: node?.length ?? 0,
+  }))
   const freeRaw = () => extents.forEach(extent => extent.free?.())
   if (codec === 'zstd') freeRaw()
   return {
@@ -110,24 +117,34 @@ async function writeFrame(
   }
 }
 
-/** Plain where zstd gains too little; what is compressed already is found out at a fast level. */
-async function compressFrame(raw: Uint8Array, level: number, encoder: ZstdEncoder): Promise<Compressed> {
-  const plain = { codec: 'plain' as const, stored: raw }
-  if (level > TRIAL_LEVEL && (await seemsCompressed(raw))) return plain
-  const stored = await encoder.compress(raw)
-  return stored.length > raw.length * (1 - SAVING) ? plain : { codec: 'zstd', stored }
+interface Encoders {
+  /** A fast level, to find out what is compressed already. */
+  readonly trial: ZstdEncoder
+  readonly full: ZstdEncoder
 }
 
-/** A fast level gains nothing on sixteen samples. */
-async function seemsCompressed(raw: Uint8Array): Promise<boolean> {
+function encodersOf(level: number): Encoders {
+  return {
+    trial: new ZstdEncoder(paramsOf(Math.min(level, TRIAL_LEVEL))),
+    full: new ZstdEncoder(paramsOf(level)),
+  }
+}
+
+/** Plain where zstd gains too little. */
+async function compressFrame(raw: Uint8Array, { trial, full }: Encoders): Promise<Compressed> {
+  const plain = { codec: 'plain' as const, stored: raw }
   const sample = raw.length <= SAMPLES * SAMPLE_BYTES ? raw : sampleOf(raw)
-  return (await zstd(sample, TRIAL_LEVEL)).length > sample.length * (1 - TRIAL_SAVING)
+  if ((await trial.compress(sample)).length > sample.length * (1 - TRIAL_SAVING)) return plain
+  const stored = await full.compress(raw)
+  return stored.length > raw.length * (1 - SAVING) ? plain : { codec: 'zstd', stored }
 }
 
 /** Evenly spread. */
 function sampleOf(raw: Uint8Array): Uint8Array {
   const step = Math.floor(raw.length / SAMPLES)
-  return Buffer.concat(Array.from({ length: SAMPLES }, (_, at) => raw.subarray(at * step, at * step + SAMPLE_BYTES)))
+  return Buffer.concat(
+    Array.from({ length: SAMPLES }, (_, at) => raw.subarray(at * step, at * step + SAMPLE_BYTES)),
+  )
 }
 
 function freeWhole({ buffer, byteLength }: Uint8Array): void {
@@ -136,21 +153,17 @@ function freeWhole({ buffer, byteLength }: Uint8Array): void {
 
 /** For directories: any gain is worth it, and they are never plain. */
 export async function compressDirectory(raw: Uint8Array, level: number): Promise<Uint8Array> {
-  return await zstd(raw, level)
-}
-
-async function zstd(raw: Uint8Array, level: number): Promise<Uint8Array> {
   return await compress(raw, { pledgedSrcSize: raw.length, params: paramsOf(level) })
 }
 
-/** Tables of 24 MiB instead of 48: costs 0.3 % on a textbook, and two run at a time. */
+/** Tables of 18 MiB instead of 48: costs 0.3 % on a textbook, and two run at a time. */
 function paramsOf(level: number): Record<number, number> {
   return {
     [constants.ZSTD_c_compressionLevel]: level,
     ...(level > TRIAL_LEVEL && {
       [constants.ZSTD_c_windowLog]: 22,
       [constants.ZSTD_c_chainLog]: 22,
-      [constants.ZSTD_c_hashLog]: 21,
+      [constants.ZSTD_c_hashLog]: 19,
     }),
   }
 }

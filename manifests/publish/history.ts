@@ -27,7 +27,11 @@ export interface History {
  *
  * @throws EdgeError `TRUST_INVALID`, … from the signer; `MANIFEST_INVALID` when the current manifest is not readable.
  */
-export async function loadHistory(storage: RepositoryStorage, signer: ReleaseSigner, dataset: string): Promise<History> {
+export async function loadHistory(
+  storage: RepositoryStorage,
+  signer: ReleaseSigner,
+  dataset: string,
+): Promise<History> {
   const target = await signer.current(manifestTarget(dataset), storage)
   const stored = await storedManifests(storage, `targets/${dataset}/`)
   if (!target) {
@@ -41,7 +45,8 @@ export async function loadHistory(storage: RepositoryStorage, signer: ReleaseSig
       `the repository's metadata name a manifest of ${dataset} that is not there whole (targets/${dataset}/${target.sha256}.manifest.json): bring it back from a copy of the repository`,
     )
   }
-  const isSigned = ({ path, manifest: { revision } }: StoredManifest) => revision < current.manifest.revision || path === current.path
+  const isSigned = ({ path, manifest: { revision } }: StoredManifest) =>
+    revision < current.manifest.revision || path === current.path
   for (const other of stored) if (!isSigned(other)) await storage.remove(other.path)
   const releases = stored
     .filter(isSigned)
@@ -50,7 +55,12 @@ export async function loadHistory(storage: RepositoryStorage, signer: ReleaseSig
 }
 
 /** Removes releases beyond the newest `keep`, then packs and deltas that no manifest of any dataset names. */
-export async function prune(storage: RepositoryStorage, dataset: string, current: Manifest, keep: number): Promise<{ removed: number }> {
+export async function prune(
+  storage: RepositoryStorage,
+  dataset: string,
+  current: Manifest,
+  keep: number,
+): Promise<{ removed: number }> {
   let removed = 0
   for (const { path, manifest } of await storedManifests(storage, `targets/${dataset}/`)) {
     const { revision } = manifest
@@ -76,7 +86,8 @@ export async function prune(storage: RepositoryStorage, dataset: string, current
 /** Packs that no manifest names: complete ones of an interrupted publish. */
 export async function orphanPacks(storage: RepositoryStorage): Promise<Sha256[]> {
   const named = new Set<string>()
-  for (const { manifest } of await storedManifests(storage, 'targets/')) for (const { sha256 } of manifest.packs) named.add(packPath(sha256))
+  for (const { manifest } of await storedManifests(storage, 'targets/'))
+    for (const { sha256 } of manifest.packs) named.add(packPath(sha256))
   const orphans = (await storage.list('packs/')).filter(path => !named.has(path))
   return orphans.map(path => path.slice('packs/'.length, -'.pack'.length) as Sha256)
 }

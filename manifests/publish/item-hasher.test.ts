@@ -23,11 +23,23 @@ async function slowly(bytes: Uint8Array): Promise<HashedItem> {
   const cuts: (CutExtent | undefined)[] = []
   for await (const { digest, sizeBytes } of chunksOf([bytes])) cuts.push(cutter.add({ digest, sizeBytes }))
   cuts.push(cutter.end())
-  const extents = cuts.flatMap(cut => (cut ? [{ cid: cut.extent.cid, sizeBytes: cut.extent.sizeBytes, dagBytes: cut.extent.dagBytes }] : []))
+  const extents = cuts.flatMap(cut =>
+    cut ? [{ cid: cut.extent.cid, sizeBytes: cut.extent.sizeBytes, dagBytes: cut.extent.dagBytes }] : [],
+  )
   return { sizeBytes: bytes.length, sha256: sha256Of(bytes), extents }
 }
 
-const SIZES = [0, 1, 16_384, 300_000, SEGMENT_BYTES - 1, SEGMENT_BYTES, SEGMENT_BYTES + 1, 2 * SEGMENT_BYTES, BYTES.length]
+const SIZES = [
+  0,
+  1,
+  16_384,
+  300_000,
+  SEGMENT_BYTES - 1,
+  SEGMENT_BYTES,
+  SEGMENT_BYTES + 1,
+  2 * SEGMENT_BYTES,
+  BYTES.length,
+]
 
 describe.each([1, 2] as const)('an item hasher with %i threads', threads => {
   it('equals the obvious slow way, whatever the size', { timeout: 30_000 }, async () => {

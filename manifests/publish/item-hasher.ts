@@ -65,7 +65,8 @@ export function openItemHasher(threads: 1 | 2): ItemHasher {
         announceCuts(memory, cuts)
         hashChunks(memory, slot)
         await done()
-        for (let at = 0; at < cuts; at++) extents.add(memory.ends[at + 1]! - memory.ends[at]!, hexAt(memory.digests, at * 32))
+        for (let at = 0; at < cuts; at++)
+          extents.add(memory.ends[at + 1]! - memory.ends[at]!, hexAt(memory.digests, at * 32))
         leftover = to - end
         following.set(slot.subarray(end, to), HEADROOM_BYTES - leftover)
       }
@@ -104,12 +105,23 @@ class ExtentRefs {
 
   /** Without chunks: an item of 20 GB has 280,000. */
   #keep(cut: CutExtent | undefined): void {
-    if (cut) this.#extents.push({ cid: cut.extent.cid, sizeBytes: cut.extent.sizeBytes, dagBytes: cut.extent.dagBytes })
+    if (cut)
+      this.#extents.push({
+        cid: cut.extent.cid,
+        sizeBytes: cut.extent.sizeBytes,
+        dagBytes: cut.extent.dagBytes,
+      })
   }
 }
 
 /** Writes where chunks end, as far as that is known: up to `end`. */
-function cutSegment(slot: Uint8Array, from: number, to: number, isLast: boolean, ends: Int32Array): { cuts: number; end: number } {
+function cutSegment(
+  slot: Uint8Array,
+  from: number,
+  to: number,
+  isLast: boolean,
+  ends: Int32Array,
+): { cuts: number; end: number } {
   let cuts = 0
   let end = from
   ends[0] = from
@@ -148,9 +160,15 @@ function inlineHelper(memory: HashMemory): Helper {
 
 function openHelper(memory: HashMemory): Helper {
   const { control } = memory
-  const worker = new Worker(new URL('./hash-helper.ts', import.meta.url), { workerData: { hashMemory: memory } })
+  const worker = new Worker(new URL('./hash-helper.ts', import.meta.url), {
+    workerData: { hashMemory: memory },
+    execArgv: [], // flags of the main thread, `--eval` among them, are not meant for it
+  })
+  const ended = new Promise<void>(resolve => worker.once('exit', () => resolve()))
   const failed = new Promise<never>((_, reject) => worker.once('error', reject))
   failed.catch(() => {}) // told to whoever waits
+  const gone = ended.then(() => Promise.reject(new Error('the thread that hashes has ended')))
+  gone.catch(() => {})
   let command = 0
   const send = (slot: number) => {
     control[AT.slot] = slot
@@ -166,11 +184,10 @@ function openHelper(memory: HashMemory): Helper {
       send(slot)
       return async () => {
         const waiting = Atomics.waitAsync(control, AT.done, command - 1)
-        if (waiting.async) await Promise.race([waiting.value, failed])
+        if (waiting.async) await Promise.race([waiting.value, failed, gone])
       }
     },
     async close() {
-      const ended = new Promise(resolve => worker.once('exit', resolve))
       send(QUIT)
       await ended
     },

@@ -46,10 +46,17 @@ export class PackReader {
    * A pack that no manifest speaks of: left by a publish that was interrupted.
    * @returns undefined unless it can be read.
    */
-  static async openOrphan(storage: RepositoryStorage, cache: FrameCache, sha256: Sha256): Promise<PackReader | undefined> {
+  static async openOrphan(
+    storage: RepositoryStorage,
+    cache: FrameCache,
+    sha256: Sha256,
+  ): Promise<PackReader | undefined> {
     const path = packPath(sha256)
     const size = (await storage.size(path)) ?? 0
-    const trailer = await storage.read(path, { offset: Math.max(size - TRAILER_BYTES, 0), length: TRAILER_BYTES })
+    const trailer = await storage.read(path, {
+      offset: Math.max(size - TRAILER_BYTES, 0),
+      length: TRAILER_BYTES,
+    })
     const place = trailer && parsePackTrailer(trailer)
     if (!place) return undefined
     const stored = await storage.read(path, { offset: place.offset, length: place.size })
@@ -78,20 +85,26 @@ export class PackReader {
     const node = codecOf(cid) === 'raw' ? undefined : await this.nodeOf(cid)
     for (const place of this.directory.find(cid)) {
       const bytes = await this.#bytesAt(place)
-      if (node ? matchesNode(bytes, node) : codecOf(cid) === 'raw' && sha256Of(bytes) === digestOf(cid)) return bytes
+      if (node ? matchesNode(bytes, node) : codecOf(cid) === 'raw' && sha256Of(bytes) === digestOf(cid))
+        return bytes
     }
     return undefined
   }
 
   /** The frame that holds exactly these extents, as it is stored, if it expands to `raw`. */
-  async storedFrame(cids: readonly Cid[], raw: Uint8Array): Promise<{ codec: FrameCodec; stored: Uint8Array } | undefined> {
+  async storedFrame(
+    cids: readonly Cid[],
+    raw: Uint8Array,
+  ): Promise<{ codec: FrameCodec; stored: Uint8Array } | undefined> {
     const [first] = cids
     for (const { frame: number, extent } of first ? this.directory.find(first) : []) {
       const frame = this.directory.frames[number]!
-      if (frame.firstExtent !== extent || frame.extents !== cids.length || frame.rawBytes !== raw.length) continue
+      if (frame.firstExtent !== extent || frame.extents !== cids.length || frame.rawBytes !== raw.length)
+        continue
       const stored = await this.#readFrame(number)
       const expanded = await expandFrame(frame, stored).catch(() => undefined)
-      if (expanded && Buffer.from(raw.buffer, raw.byteOffset, raw.length).equals(expanded)) return { codec: frame.codec, stored }
+      if (expanded && Buffer.from(raw.buffer, raw.byteOffset, raw.length).equals(expanded))
+        return { codec: frame.codec, stored }
     }
     return undefined
   }
@@ -115,7 +128,8 @@ export class PackReader {
 
   async #read(offset: number, length: number): Promise<Uint8Array> {
     const bytes = await this.#storage.read(packPath(this.ref.sha256), { offset, length })
-    if (bytes?.length !== length) throw new EdgeError('PACK_INVALID', `${packPath(this.ref.sha256)} is shorter than it was, or gone`)
+    if (bytes?.length !== length)
+      throw new EdgeError('PACK_INVALID', `${packPath(this.ref.sha256)} is shorter than it was, or gone`)
     return bytes
   }
 }

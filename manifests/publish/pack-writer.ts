@@ -22,16 +22,23 @@ interface PackOptions {
 }
 
 /** @returns the packs in the order written, none when there are neither frames nor nodes. */
-export async function writePacks(frames: AsyncGenerator<WrittenFrame>, options: PackOptions): Promise<PackRef[]> {
+export async function writePacks(
+  frames: AsyncGenerator<WrittenFrame>,
+  options: PackOptions,
+): Promise<PackRef[]> {
   const packs: PackRef[] = []
   const queue = await openQueue(frames)
-  while (queue.first || (packs.length === 0 && options.nodes.length > 0)) packs.push(await writePack(queue, options))
+  while (queue.first || (packs.length === 0 && options.nodes.length > 0))
+    packs.push(await writePack(queue, options))
   return packs
 }
 
 async function writePack(queue: FrameQueue, options: PackOptions): Promise<PackRef> {
   const directory: { ref?: DirectoryRef } = {}
-  const { sha256, sizeBytes } = await options.storage.add(packPath, packBytes(queue, options, ref => (directory.ref = ref)))
+  const { sha256, sizeBytes } = await options.storage.add(
+    packPath,
+    packBytes(queue, options, ref => (directory.ref = ref)),
+  )
   return { sha256, size: sizeBytes, directory: directory.ref! }
 }
 
@@ -46,7 +53,10 @@ async function* packBytes(
   let afterFrames = TRAILER_BYTES + nodes.reduce((sum, { bytes }) => sum + bytes.length + 3, 64)
   yield PACK_MAGIC
   for (let frame = queue.first; frame; frame = queue.first) {
-    afterFrames += frame.extents.reduce((sum, { indexBytes }) => sum + indexBytes + DIRECTORY_BYTES_PER_EXTENT, 0)
+    afterFrames += frame.extents.reduce(
+      (sum, { indexBytes }) => sum + indexBytes + DIRECTORY_BYTES_PER_EXTENT,
+      0,
+    )
     if (entries.length > 0 && offset + frame.storedBytes + afterFrames > packBytesMax) break
     yield frame.stored
     frame.free()

@@ -52,19 +52,29 @@ export async function planPacks(request: {
   return { keep, missing, missingNodes: distinct(nodes).filter(node => !keptNodes.has(node.cid)) }
 }
 
-async function holderOf(cid: Cid, candidates: readonly PackReader[], trusted: ReadonlySet<Cid>): Promise<PackReader | undefined> {
+async function holderOf(
+  cid: Cid,
+  candidates: readonly PackReader[],
+  trusted: ReadonlySet<Cid>,
+): Promise<PackReader | undefined> {
   const found = candidates.filter(pack => pack.directory.find(cid).length > 0)
   if (found.length === 1 && trusted.has(cid) && found[0]!.directory.find(cid).length === 1) return found[0]
   for (const pack of found) {
-    const proof = codecOf(cid) === 'raw' ? await pack.extent(cid).catch(() => undefined) : await pack.nodeOf(cid)
+    const proof =
+      codecOf(cid) === 'raw' ? await pack.extent(cid).catch(() => undefined) : await pack.nodeOf(cid)
     if (proof) return pack
   }
   return undefined
 }
 
-function fewEnough(packs: readonly PackReader[], usedBytes: (pack: PackReader) => number): readonly PackReader[] {
+function fewEnough(
+  packs: readonly PackReader[],
+  usedBytes: (pack: PackReader) => number,
+): readonly PackReader[] {
   if (packs.length < PACKS_MAX) return packs
-  const largest = new Set(packs.toSorted((left, right) => usedBytes(right) - usedBytes(left)).slice(0, PACKS_AFTER_REWRITE))
+  const largest = new Set(
+    packs.toSorted((left, right) => usedBytes(right) - usedBytes(left)).slice(0, PACKS_AFTER_REWRITE),
+  )
   return packs.filter(pack => largest.has(pack))
 }
 

@@ -49,16 +49,27 @@ async function publishDelta(
   if (!older) return undefined
   const { buildDelta } = await import('../delta/build.ts') // 30 MB that a first release does not need
   await using spool = await openSpool()
-  const { beginning, directory, rebuiltExtents } = await buildDelta(older, to, { write: part => spool.append(part) })
+  const { beginning, directory, rebuiltExtents } = await buildDelta(older, to, {
+    write: part => spool.append(part),
+  })
   if (rebuiltExtents === 0) return undefined
   const { sha256, sizeBytes } = await storage.add(deltaPath, joined(beginning, spool.read()))
   const { offset, size, rawSize } = directory
   const head = beginning.subarray(offset, offset + size)
-  return { from: from.manifest.revision, sha256, size: sizeBytes, directory: { offset, size, rawSize, sha256: sha256Of(head) } }
+  return {
+    from: from.manifest.revision,
+    sha256,
+    size: sizeBytes,
+    directory: { offset, size, rawSize, sha256: sha256Of(head) },
+  }
 }
 
 /** A damaged older release costs a delta, not the publication. */
-async function openReader(storage: RepositoryStorage, cache: FrameCache, { manifest }: StoredManifest): Promise<ReleaseReader | undefined> {
+async function openReader(
+  storage: RepositoryStorage,
+  cache: FrameCache,
+  { manifest }: StoredManifest,
+): Promise<ReleaseReader | undefined> {
   try {
     return await ReleaseReader.open(storage, manifest, cache)
   } catch (error) {
@@ -67,9 +78,15 @@ async function openReader(storage: RepositoryStorage, cache: FrameCache, { manif
   }
 }
 
-async function openSpool(): Promise<AsyncDisposable & { append(bytes: Uint8Array): Promise<void>; read(): AsyncGenerator<Uint8Array> }> {
+async function openSpool(): Promise<
+  AsyncDisposable & { append(bytes: Uint8Array): Promise<void>; read(): AsyncGenerator<Uint8Array> }
+> {
   const folder = await mkdtemp(join(tmpdir(), 'tower-delta-'))
-  const file = await open(join(folder, 'parts'), constants.O_RDWR | constants.O_CREAT | constants.O_EXCL, 0o600)
+  const file = await open(
+    join(folder, 'parts'),
+    constants.O_RDWR | constants.O_CREAT | constants.O_EXCL,
+    0o600,
+  )
   await rm(folder, { recursive: true }) // nameless from here on: gone with us, however we go
   let sizeBytes = 0
   return {

@@ -7,11 +7,20 @@ import { packPath } from '../manifest.ts'
 import { stream } from '../vectors/vectors.ts'
 import { publishRelease } from './publish-release.ts'
 import { ReleaseReader } from './release-reader.ts'
-import { currentManifest, NOW, openBench, plainSigner, readRelease, treeOf, type Files } from './test-folders.ts'
+import {
+  currentManifest,
+  NOW,
+  openBench,
+  plainSigner,
+  readRelease,
+  treeOf,
+  type Files,
+} from './test-folders.ts'
 
 const noise = (seed: string, sizeBytes: number) => {
   const parts: Buffer[] = []
-  for (let at = 0; at * 64 < sizeBytes; at++) parts.push(createHash('sha512').update(`${seed} ${at}`).digest())
+  for (let at = 0; at * 64 < sizeBytes; at++)
+    parts.push(createHash('sha512').update(`${seed} ${at}`).digest())
   return Buffer.concat(parts).subarray(0, sizeBytes)
 }
 const LESSONS: Files = {
@@ -24,7 +33,8 @@ const LESSONS: Files = {
 
 function expectSame(read: Map<string, Buffer>, files: Files): void {
   expect([...read.keys()].sort()).toEqual(Object.keys(files).sort())
-  for (const [path, content] of Object.entries(files)) expect(read.get(path)?.equals(Buffer.from(content)), path).toBe(true)
+  for (const [path, content] of Object.entries(files))
+    expect(read.get(path)?.equals(Buffer.from(content)), path).toBe(true)
 }
 
 describe('publishRelease', () => {
@@ -33,7 +43,12 @@ describe('publishRelease', () => {
     const report = await bench.publish({ title: 'Physics' })
     expect(report).toMatchObject({ revision: 1, changed: true, items: 5, skipped: [] })
     expect(report.itemBytes).toBe(Object.values(LESSONS).reduce((sum, content) => sum + content.length, 0))
-    expect(report.manifest).toMatchObject({ dataset: 'education/test', title: 'Physics', priority: 1, published: '2026-11-20T09:30:00Z' })
+    expect(report.manifest).toMatchObject({
+      dataset: 'education/test',
+      title: 'Physics',
+      priority: 1,
+      published: '2026-11-20T09:30:00Z',
+    })
     expectSame(await bench.read(), LESSONS)
     expect(await currentManifest(bench.storage, 'education/test')).toEqual(report.manifest)
   })
@@ -56,7 +71,13 @@ describe('publishRelease', () => {
     await bench.publish({ title: 'Physics' })
     const before = treeOf(bench.repo, true)
     await bench.write({ empty: '' }) // another time, the same bytes
-    expect(await bench.publish()).toMatchObject({ revision: 1, changed: false, packBytes: 0, deltaBytes: 0, removed: 0 })
+    expect(await bench.publish()).toMatchObject({
+      revision: 1,
+      changed: false,
+      packBytes: 0,
+      deltaBytes: 0,
+      removed: 0,
+    })
     expect(treeOf(bench.repo, true)).toEqual(before)
   })
 
@@ -98,7 +119,10 @@ describe('publishRelease', () => {
   it('gives health the first class, education the second, and items their own when asked to', async () => {
     await using bench = await openBench({ 'a/first': '1', b: '2' })
     expect((await bench.publish({}, 'health/first-aid')).manifest.priority).toBe(0)
-    const { manifest } = await bench.publish({ priorityOf: path => (path.startsWith('a/') ? 0 : undefined) }, 'other/things')
+    const { manifest } = await bench.publish(
+      { priorityOf: path => (path.startsWith('a/') ? 0 : undefined) },
+      'other/things',
+    )
     expect(manifest.priority).toBe(2)
     const entries = await Array.fromAsync((await ReleaseReader.open(bench.storage, manifest)).entries())
     expect(entries.map(entry => entry.priority)).toEqual([0, undefined])
@@ -185,36 +209,51 @@ describe('a file that changes while it is published', () => {
   const changes: [string, (path: string) => void][] = [
     ['grows', path => appendFileSync(path, 'more')],
     ['is rewritten', path => writeFileSync(path, noise('other', 9_000_000))],
-    ['is replaced', path => {
-      writeFileSync(`${path}.new`, noise('other', 9_000_000))
-      renameSync(`${path}.new`, path)
-    }],
+    [
+      'is replaced',
+      path => {
+        writeFileSync(`${path}.new`, noise('other', 9_000_000))
+        renameSync(`${path}.new`, path)
+      },
+    ],
     ['shrinks', path => writeFileSync(path, 'short')],
   ]
-  it.each(changes)('and %s between hashing and packing is found out; nothing becomes visible', async (_, change) => {
-    await using bench = await openBench({ a: noise('film', 9_000_000), z: 'last' })
-    const publishing = bench.publish({
-      onProgress: ({ stage, path }) => {
-        if (stage === 'hashing' && path === 'z') change(join(bench.folder, 'a'))
-      },
-    })
-    await expect(publishing).rejects.toMatchObject({ code: 'PUBLISH_FILE_CHANGED', retryable: true })
-    expect(Object.keys(treeOf(bench.repo)).filter(path => /^(targets|metadata|\.drafts)\//.test(path))).toEqual([])
-  })
+  it.each(changes)(
+    'and %s between hashing and packing is found out; nothing becomes visible',
+    async (_, change) => {
+      await using bench = await openBench({ a: noise('film', 9_000_000), z: 'last' })
+      const publishing = bench.publish({
+        onProgress: ({ stage, path }) => {
+          if (stage === 'hashing' && path === 'z') change(join(bench.folder, 'a'))
+        },
+      })
+      await expect(publishing).rejects.toMatchObject({ code: 'PUBLISH_FILE_CHANGED', retryable: true })
+      expect(
+        Object.keys(treeOf(bench.repo)).filter(path => /^(targets|metadata|\.drafts)\//.test(path)),
+      ).toEqual([])
+    },
+  )
 
   it.each([
     ['appears', (folder: string) => writeFileSync(join(folder, 'new'), '')],
     ['goes away', (folder: string) => rmNow(join(folder, 'a'))],
   ])('and one that %s makes another folder of it', async (_, change) => {
     await using bench = await openBench({ a: 'a', z: 'z' })
-    const publishing = bench.publish({ onProgress: ({ stage }) => stage === 'deltas' && void change(bench.folder) })
+    const publishing = bench.publish({
+      onProgress: ({ stage }) => stage === 'deltas' && void change(bench.folder),
+    })
     await expect(publishing).rejects.toMatchObject({ code: 'PUBLISH_FILE_CHANGED' })
   })
 
   it('and is gone is named', async () => {
     await using bench = await openBench({ a: 'a', b: 'b' })
-    const publishing = bench.publish({ onProgress: ({ path }) => path === 'a' && void rmNow(join(bench.folder, 'b')) })
-    await expect(publishing).rejects.toMatchObject({ code: 'PUBLISH_FOLDER_UNREADABLE', message: expect.stringContaining('/b') as string })
+    const publishing = bench.publish({
+      onProgress: ({ path }) => path === 'a' && void rmNow(join(bench.folder, 'b')),
+    })
+    await expect(publishing).rejects.toMatchObject({
+      code: 'PUBLISH_FOLDER_UNREADABLE',
+      message: expect.stringContaining('/b') as string,
+    })
   })
 })
 
@@ -225,7 +264,11 @@ function rmNow(path: string): void {
 describe('a repository', () => {
   it('has one publisher at a time', async () => {
     await using bench = await openBench({ a: 'a' })
-    const results = await Promise.allSettled([bench.publish(), bench.publish(), bench.publish({}, 'other/dataset')])
+    const results = await Promise.allSettled([
+      bench.publish(),
+      bench.publish(),
+      bench.publish({}, 'other/dataset'),
+    ])
     expect(results.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected', 'rejected'])
     const refused = results.flatMap(result => (result.status === 'rejected' ? [result.reason as Error] : []))
     for (const error of refused) expect(error).toMatchObject({ code: 'PUBLISH_CONFLICT', retryable: true })
@@ -266,7 +309,9 @@ describe('a repository', () => {
     expect(second.packedBytes).toBeGreaterThan(1_500_000)
     expectSame(await bench.read(), { c: part('c') })
     await bench.publish({ keepRevisions: 1 })
-    expect(await bench.storage.list('packs/')).toEqual(second.manifest.packs.map(({ sha256 }) => packPath(sha256)))
+    expect(await bench.storage.list('packs/')).toEqual(
+      second.manifest.packs.map(({ sha256 }) => packPath(sha256)),
+    )
   })
 
   it('does not list ever more packs for ever more releases', { timeout: 60_000 }, async () => {
@@ -296,7 +341,13 @@ describe('a repository', () => {
 
   it('is finished by publishing again after a signer that failed, with what was packed by then', async () => {
     await using bench = await openBench(LESSONS)
-    const request = { folder: bench.folder, dataset: 'education/test', repository: bench.storage, now: NOW, options: { level: 3, threads: 1 } } as const
+    const request = {
+      folder: bench.folder,
+      dataset: 'education/test',
+      repository: bench.storage,
+      now: NOW,
+      options: { level: 3, threads: 1 },
+    } as const
     const failing = { ...plainSigner, sign: async () => Promise.reject(new Error('the key is at home')) }
     await expect(publishRelease({ ...request, signer: failing })).rejects.toThrow('the key is at home')
     const left = treeOf(bench.repo)
@@ -336,7 +387,9 @@ describe('a repository', () => {
   })
 
   it('keeps large datasets in several packs', async () => {
-    const files = Object.fromEntries(Array.from({ length: 6 }, (_, at) => [`${at}`, noise(`${at}`, 1_300_000)]))
+    const files = Object.fromEntries(
+      Array.from({ length: 6 }, (_, at) => [`${at}`, noise(`${at}`, 1_300_000)]),
+    )
     await using bench = await openBench(files)
     const { manifest } = await bench.publish({ packBytesMax: 3_000_000 })
     expect(manifest.packs).toHaveLength(3)
@@ -352,7 +405,10 @@ describe('any folder', () => {
     let files: Files = { seed: 'x' }
     for (let release = 0; release < 6; release++) {
       const path = `${randomBytes(1).toString('hex')[0]}/${release}`
-      const changed = { [path]: noise(path, sizes[(release * 3) % sizes.length]!), seed: noise(`${release}`, sizes[release]!) }
+      const changed = {
+        [path]: noise(path, sizes[(release * 3) % sizes.length]!),
+        seed: noise(`${release}`, sizes[release]!),
+      }
       files = { ...files, ...changed }
       await bench.write(changed)
       await bench.publish()

@@ -6,20 +6,16 @@
  * any interruption finishes the work, using what was packed already. A folder that has not changed
  * is read and nothing is written. Memory does not grow with file sizes.
  */
-import { encodeCatalog, type CatalogEntry } from '../catalog.ts'
-import type { Cid } from '../cid.ts'
+import { encodeSortedCatalog, type CatalogEntry } from '../catalog.ts'
 import { parseDatasetName } from '../dataset-name.ts'
-import { sha256Of, type Sha256 } from '../digest.ts'
-import { isEdgeError } from '../errors.ts'
+import { sha256Of } from '../digest.ts'
 import { CHUNKING } from '../fastcdc.ts'
 import {
   encodeManifest,
   MANIFEST_FORMAT,
   manifestPath,
   manifestTarget,
-  packPath,
   type Manifest,
-  type PackRef,
   type PinPolicy,
 } from '../manifest.ts'
 import { mediaTypeOf } from '../media-type.ts'
@@ -27,14 +23,12 @@ import { folderFiles, type FolderFiles } from './folder-files.ts'
 import { FolderItems } from './folder-release.ts'
 import { FolderView } from './folder-view.ts'
 import { FrameCache } from './frame-cache.ts'
-import { writtenFrames, type FrameFinder, type PackExtent } from './frame-writer.ts'
-import { loadHistory, orphanPacks, prune, type History } from './history.ts'
+import { loadHistory, prune } from './history.ts'
 import { openItemHasher } from './item-hasher.ts'
-import { PackReader } from './pack-reader.ts'
-import { writePacks } from './pack-writer.ts'
+import { openPacks, trustedExtents } from './known-packs.ts'
+import { packMissing } from './pack-missing.ts'
 import { planPacks } from './plan-packs.ts'
 import { publishDeltas } from './publish-deltas.ts'
-import { ReleaseReader } from './release-reader.ts'
 import type { ReleaseSigner } from './release-signer.ts'
 import type { RepositoryStorage } from './storage.ts'
 
@@ -112,7 +106,7 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
   const history = await loadHistory(repository, signer, dataset)
   const { current } = history
 
-  const { files, view, entries } = await scan(request, prioritiesOf(request, current).own)
+  const { files, view, itemBytes } = await scan(request, prioritiesOf(request, current).own)
   const about = {
     dataset,
     title: options.title ?? current?.title,
@@ -122,13 +116,16 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
       root: view.catalog.root,
       sha256: view.catalog.sha256,
       size: view.catalog.sizeBytes,
-      items: entries.length,
-      itemBytes: entries.reduce((sum, entry) => sum + entry.sizeBytes, 0),
+      items: view.itemCount,
+      itemBytes,
     },
   }
-  const reportOf = async (manifest: Manifest, written: Pick<PublishReport, 'changed' | 'packedBytes' | 'reusedBytes' | 'packBytes' | 'deltaBytes'>) => ({
+  const reportOf = async (
+    manifest: Manifest,
+    written: Pick<PublishReport, 'changed' | 'packedBytes' | 'reusedBytes' | 'packBytes' | 'deltaBytes'>,
+  ) => ({
     ...written,
-    ...{ dataset, revision: manifest.revision, items: entries.length, itemBytes: about.catalog.itemBytes, manifest },
+    ...{ dataset, revision: manifest.revision, items: view.itemCount, itemBytes, manifest },
     skipped: files.skipped,
     ...(await prune(repository, dataset, manifest, options.keepRevisions ?? KEEP_REVISIONS)),
   })
@@ -136,7 +133,13 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
   const cache = new FrameCache()
   const packs = await openPacks(repository, cache, history)
   if (current && packs.whole && isSame(current, about)) {
-    return await reportOf(current, { changed: false, packedBytes: 0, reusedBytes: 0, packBytes: 0, deltaBytes: 0 })
+    return await reportOf(current, {
+      changed: false,
+      packedBytes: 0,
+      reusedBytes: 0,
+      packBytes: 0,
+      deltaBytes: 0,
+    })
   }
 
   const revision = (current?.revision ?? 0) + 1
@@ -146,9 +149,21 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
     candidates: packs.candidates,
     trusted: await trustedExtents(repository, cache, history),
   })
-  const packed = await pack(request, view, plan, packs.candidates, cache)
-  request.options?.onProgress?.({ stage: 'deltas', doneBytes: 0, doneItems: 0, totalItems: entries.length })
-  const deltas = options.deltas === false ? [] : await publishDeltas(repository, cache, history.releases, { view, revision })
+  const tell = (stage: PublishProgress['stage'], more: Partial<PublishProgress> = {}) =>
+    options.onProgress?.({ stage, doneBytes: 0, doneItems: 0, totalItems: view.itemCount, ...more })
+  const packed = await packMissing(view, plan, {
+    storage: repository,
+    cache,
+    known: packs.candidates,
+    level: options.level ?? LEVEL,
+    packBytesMax: options.packBytesMax,
+    progress: (path, doneBytes) => tell('packing', { path, doneBytes }),
+  })
+  tell('deltas')
+  const deltas =
+    options.deltas === false
+      ? []
+      : await publishDeltas(repository, cache, history.releases, { view, revision })
 
   const manifest: Manifest = {
     format: MANIFEST_FORMAT,
@@ -161,7 +176,7 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
   }
   await view.assertUnchanged()
   const bytes = encodeManifest(manifest)
-  request.options?.onProgress?.({ stage: 'signing', doneBytes: 0, doneItems: 0, totalItems: entries.length })
+  tell('signing')
   await repository.write(manifestPath(dataset, sha256Of(bytes)), bytes)
   await signer.sign({ targetPath: manifestTarget(dataset), bytes }, repository, request.now)
   return await reportOf(manifest, {
@@ -173,7 +188,10 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
   })
 }
 
-async function scan({ folder, options = {} }: PublishRequest, priorityOf: (path: string) => Priority | undefined) {
+async function scan(
+  { folder, options = {} }: PublishRequest,
+  priorityOf: (path: string) => Priority | undefined,
+) {
   const files = await folderFiles(folder)
   await using hasher = openItemHasher(options.threads ?? 2)
   const scanned = new FolderItems(folder)
@@ -184,11 +202,28 @@ async function scan({ folder, options = {} }: PublishRequest, priorityOf: (path:
     doneItems += items
     options.onProgress?.({ stage: 'hashing', path, doneBytes, doneItems, totalItems: files.paths.length })
   })
-  const entries = scanned.items.map(({ path, sizeBytes, sha256, root }): CatalogEntry => {
+  return {
+    files,
+    itemBytes: doneBytes,
+    view: new FolderView(scanned, encodeSortedCatalog(entriesOf(scanned, priorityOf))),
+  }
+}
+
+function* entriesOf(
+  scanned: FolderItems,
+  priorityOf: (path: string) => Priority | undefined,
+): Generator<CatalogEntry> {
+  for (const { path, sizeBytes, sha256, root } of scanned.dags()) {
     const priority = priorityOf(path)
-    return { path, sizeBytes, sha256, root, mediaType: mediaTypeOf(path), ...(priority !== undefined && { priority }) }
-  })
-  return { files, entries, view: new FolderView(scanned, encodeCatalog(entries)) }
+    yield {
+      path,
+      sizeBytes,
+      sha256,
+      root,
+      mediaType: mediaTypeOf(path),
+      ...(priority !== undefined && { priority }),
+    }
+  }
 }
 
 /** The manifest's priority, and an item's when it is another one. */
@@ -204,117 +239,6 @@ function prioritiesOf({ dataset, options = {} }: PublishRequest, current: Manife
 
 function isSame(current: Manifest, about: Pick<Manifest, 'title' | 'priority' | 'pin' | 'catalog'>): boolean {
   return encodeManifest(current).equals(encodeManifest({ ...current, ...about }))
-}
-
-/** Packs that the new release may use, those of the current one first; `whole` when none of these is missing. */
-async function openPacks(
-  storage: RepositoryStorage,
-  cache: FrameCache,
-  { releases }: History,
-): Promise<{ candidates: PackReader[]; whole: boolean }> {
-  const candidates = new Map<Sha256, PackReader>()
-  let whole = true
-  for (const [age, { manifest }] of releases.entries()) {
-    for (const ref of manifest.packs) {
-      if (candidates.has(ref.sha256)) continue
-      const reader = await openPack(storage, cache, ref)
-      if (reader) candidates.set(ref.sha256, reader)
-      else if (age === 0) whole = false
-    }
-  }
-  return { candidates: [...candidates.values()], whole }
-}
-
-async function openPack(storage: RepositoryStorage, cache: FrameCache, ref: PackRef): Promise<PackReader | undefined> {
-  if ((await storage.size(packPath(ref.sha256))) !== ref.size) return undefined
-  try {
-    return await PackReader.open(storage, cache, ref)
-  } catch (error) {
-    if (isEdgeError(error, 'PACK_INVALID')) return undefined
-    throw error
-  }
-}
-
-/** What the current release has, by full digests. */
-async function trustedExtents(
-  storage: RepositoryStorage,
-  cache: FrameCache,
-  { releases: [newest] }: History,
-): Promise<ReadonlySet<Cid>> {
-  const trusted = new Set<Cid>()
-  if (!newest) return trusted
-  try {
-    const reader = await ReleaseReader.open(storage, newest.manifest, cache)
-    for (const { cid } of reader.catalog.extents) trusted.add(cid)
-    for await (const { extents } of reader.items()) for (const { cid } of extents) trusted.add(cid)
-  } catch (error) {
-    if (!isEdgeError(error, 'PACK_INVALID', 'CATALOG_INVALID')) throw error
-  }
-  return trusted
-}
-
-async function pack(
-  { repository, options = {} }: PublishRequest,
-  view: FolderView,
-  { missing, missingNodes }: Awaited<ReturnType<typeof planPacks>>,
-  candidates: readonly PackReader[],
-  cache: FrameCache,
-): Promise<{ packs: PackRef[]; rawBytes: number; reusedBytes: number }> {
-  const level = options.level ?? LEVEL
-  const orphans = await Promise.all((await orphanPacks(repository)).map(sha256 => PackReader.openOrphan(repository, cache, sha256)))
-  const known = [...candidates, ...orphans.filter(orphan => orphan !== undefined)]
-  let rawBytes = 0
-  let reusedBytes = 0
-  const frames = writtenFrames(
-    missingExtents(view, missing, (path, sizeBytes) => {
-      rawBytes += sizeBytes
-      options.onProgress?.({ stage: 'packing', path, doneBytes: rawBytes, doneItems: 0, totalItems: view.itemCount })
-    }),
-    level,
-    findFrame(known, sizeBytes => (reusedBytes += sizeBytes)),
-  )
-  const packs = await writePacks(frames, {
-    storage: repository,
-    nodes: missingNodes,
-    level,
-    ...(options.packBytesMax !== undefined && { packBytesMax: options.packBytesMax }),
-  })
-  return { packs, rawBytes, reusedBytes }
-}
-
-/** In path order, each once; the catalog's at the end, apart. */
-async function* missingExtents(
-  view: FolderView,
-  missing: ReadonlySet<Cid>,
-  progress: (path: string, sizeBytes: number) => void,
-): AsyncGenerator<PackExtent | undefined> {
-  const left = new Set(missing)
-  const catalog = new Set(view.catalog.extents.map(({ cid }) => cid))
-  const packed = async (path: string, cid: Cid): Promise<PackExtent> => {
-    const { bytes, cut, free } = await view.readOnce(cid)
-    left.delete(cid)
-    progress(path, bytes.length)
-    return { cid, bytes, ...(cut.node && { node: cut.node.bytes }), ...(free && { free }) }
-  }
-  for (const { path, extents } of view.items()) {
-    for (const { cid } of extents) if (left.has(cid) && !catalog.has(cid)) yield await packed(path, cid)
-  }
-  yield undefined
-  for (const cid of catalog) if (left.has(cid)) yield await packed('', cid)
-}
-
-/** Frames that are compressed already: in packs that are being rewritten, or that an interrupted publish has left. */
-function findFrame(packs: readonly PackReader[], found: (sizeBytes: number) => void): FrameFinder {
-  return async (extents, raw) => {
-    const cids = extents.map(({ cid }) => cid)
-    for (const pack of packs) {
-      const frame = await pack.storedFrame(cids, raw)
-      if (!frame) continue
-      found(raw.length)
-      return frame
-    }
-    return undefined
-  }
 }
 
 function sizeOf(files: readonly { readonly size: number }[]): number {

@@ -23,20 +23,30 @@ const SOURCE = stream(4_000_000)
 
 async function openPublisher() {
   const root = await mkdtemp(join(tmpdir(), 'tower-kill-'))
-  const [folder, repo, keyFile] = ['folder', 'repo', 'key.pem'].map(name => join(root, name)) as [string, string, string]
+  const [folder, repo, keyFile] = ['folder', 'repo', 'key.pem'].map(name => join(root, name)) as [
+    string,
+    string,
+    string,
+  ]
   const pem = generateKeyPem()
   await mkdir(folder)
   await writeFile(keyFile, pem)
   const key = parseSigningKey(pem)
   const storage = folderStorage(repo)
   const role = { keys: [key], threshold: 1 }
-  await createRepository({ storage, keys: [key], now: new Date() }, { root: role, targets: role, snapshot: role, timestamp: role })
+  await createRepository(
+    { storage, keys: [key], now: new Date() },
+    { root: role, targets: role, snapshot: role, timestamp: role },
+  )
   const signer = releaseSigner({ keys: [key] })
   return {
     ...{ folder, repo, storage, signer, arguments: [folder, repo, keyFile] },
     async current() {
       const target = await signer.current(`${DATASET}/manifest.json`, storage)
-      return target && parseManifest(await readFile(join(repo, `targets/${DATASET}/${target.sha256}.manifest.json`)))
+      return (
+        target &&
+        parseManifest(await readFile(join(repo, `targets/${DATASET}/${target.sha256}.manifest.json`)))
+      )
     },
     async [Symbol.asyncDispose]() {
       await rm(root, { recursive: true, force: true })
@@ -46,9 +56,13 @@ async function openPublisher() {
 
 /** A process that is ready to publish and waits. */
 async function startProcess(parameters: readonly string[]) {
-  const child: ChildProcess = spawn(process.execPath, [join(import.meta.dirname, 'publish-process.ts'), ...parameters], {
-    stdio: ['pipe', 'pipe', 'inherit'],
-  })
+  const child: ChildProcess = spawn(
+    process.execPath,
+    [join(import.meta.dirname, 'publish-process.ts'), ...parameters],
+    {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    },
+  )
   const exited = once(child, 'exit')
   const lines = createInterface(child.stdout!)[Symbol.asyncIterator]()
   expect((await lines.next()).value).toBe('ready')
@@ -56,7 +70,8 @@ async function startProcess(parameters: readonly string[]) {
     go: () => void child.stdin!.write('go\n'),
     /** Until it says so, or has said its last word. */
     async reaches(stage: string) {
-      for (let said = await lines.next(); !said.done && said.value !== stage && !said.value.startsWith('{'); ) said = await lines.next()
+      for (let said = await lines.next(); !said.done && said.value !== stage && !said.value.startsWith('{'); )
+        said = await lines.next()
     },
     async answer() {
       let said = await lines.next()
@@ -75,7 +90,10 @@ async function startProcess(parameters: readonly string[]) {
 /** A release's folder: two large files that change a little each time, and one that is new. */
 async function writeFolder(folder: string, release: number): Promise<Map<string, Buffer>> {
   const files = new Map<string, Buffer>()
-  for (const [name, from] of [['a.bin', 0], ['b.bin', 2_000_000]] as const) {
+  for (const [name, from] of [
+    ['a.bin', 0],
+    ['b.bin', 2_000_000],
+  ] as const) {
     const bytes = Buffer.from(SOURCE.subarray(from, from + 2_000_000))
     bytes.write(`release ${release}`, (release * 700_001) % 1_900_000)
     files.set(name, bytes)
@@ -86,7 +104,9 @@ async function writeFolder(folder: string, release: number): Promise<Map<string,
 }
 
 describe('a publisher', () => {
-  it(`killed ${KILLS} times, in every stage, leaves the release before, and a re-run finishes`, { timeout: 60_000 + KILLS * 10_000 }, async () => {
+  it(`killed ${KILLS} times, in every stage, leaves the release before, and a re-run finishes`, {
+    timeout: 60_000 + KILLS * 10_000,
+  }, async () => {
     await using publisher = await openPublisher()
     const { folder, storage } = publisher
     let before = await writeFolder(folder, 0)
@@ -121,7 +141,9 @@ describe('a publisher', () => {
     expect(left).toEqual([])
   })
 
-  it('is the only one: another process that publishes meanwhile gets PUBLISH_CONFLICT', { timeout: 60_000 }, async () => {
+  it('is the only one: another process that publishes meanwhile gets PUBLISH_CONFLICT', {
+    timeout: 60_000,
+  }, async () => {
     await using publisher = await openPublisher()
     await writeFolder(publisher.folder, 0)
     await using one = await startProcess(publisher.arguments)
@@ -131,7 +153,8 @@ describe('a publisher', () => {
     const answers = await Promise.all([one.answer(), two.answer()])
     const conflicts = answers.filter(answer => answer.code === 'PUBLISH_CONFLICT')
     // both succeed when the first is done before the second begins: then that one changes nothing
-    if (conflicts.length === 0) expect(answers.map(answer => String(answer.changed)).toSorted()).toEqual(['false', 'true'])
+    if (conflicts.length === 0)
+      expect(answers.map(answer => String(answer.changed)).toSorted()).toEqual(['false', 'true'])
     expect(answers).toContainEqual(expect.objectContaining({ revision: 1 }))
     expect((await publisher.current())?.revision).toBe(1)
   })
@@ -146,7 +169,16 @@ describe('a publisher', () => {
     await expect(storage.lock()).rejects.toMatchObject({ code: 'PUBLISH_CONFLICT' })
     victim.kill()
     await victim.exited
-    expect(await publishRelease({ folder, dataset: DATASET, repository: storage, signer, now: new Date(), options: { level: 3 } })).toMatchObject({
+    expect(
+      await publishRelease({
+        folder,
+        dataset: DATASET,
+        repository: storage,
+        signer,
+        now: new Date(),
+        options: { level: 3 },
+      }),
+    ).toMatchObject({
       changed: true,
       revision: 1,
     })

@@ -24,7 +24,12 @@ export class ReleaseReader implements ReleaseView {
   readonly catalog: ItemDag
   readonly #upper: ReadonlyMap<Cid, Uint8Array>
 
-  private constructor(manifest: Manifest, packs: readonly PackReader[], upper: ReadonlyMap<Cid, Uint8Array>, catalog: ItemDag) {
+  private constructor(
+    manifest: Manifest,
+    packs: readonly PackReader[],
+    upper: ReadonlyMap<Cid, Uint8Array>,
+    catalog: ItemDag,
+  ) {
     this.manifest = manifest
     this.packs = packs
     this.#upper = upper
@@ -32,10 +37,16 @@ export class ReleaseReader implements ReleaseView {
   }
 
   /** @throws EdgeError `PACK_INVALID` when a pack is missing or damaged. */
-  static async open(storage: RepositoryStorage, manifest: Manifest, cache: FrameCache = new FrameCache()): Promise<ReleaseReader> {
+  static async open(
+    storage: RepositoryStorage,
+    manifest: Manifest,
+    cache: FrameCache = new FrameCache(),
+  ): Promise<ReleaseReader> {
     const packs: PackReader[] = []
     for (const ref of manifest.packs) packs.push(await PackReader.open(storage, cache, ref))
-    const upper = new Map(packs.flatMap(pack => pack.directory.nodes.map(node => [node.cid, node.bytes] as const)))
+    const upper = new Map(
+      packs.flatMap(pack => pack.directory.nodes.map(node => [node.cid, node.bytes] as const)),
+    )
     const { root, sha256, size: sizeBytes } = manifest.catalog
     const extents = await extentsOf({ root, sizeBytes }, packs, upper)
     return new ReleaseReader(manifest, packs, upper, { path: '', sha256, root, sizeBytes, extents })
@@ -48,7 +59,13 @@ export class ReleaseReader implements ReleaseView {
 
   async *items(): AsyncGenerator<ItemDag> {
     for await (const { path, sha256, root, sizeBytes } of this.entries()) {
-      yield { path, sha256, root, sizeBytes, extents: await extentsOf({ root, sizeBytes }, this.packs, this.#upper) }
+      yield {
+        path,
+        sha256,
+        root,
+        sizeBytes,
+        extents: await extentsOf({ root, sizeBytes }, this.packs, this.#upper),
+      }
     }
   }
 
@@ -63,7 +80,10 @@ export class ReleaseReader implements ReleaseView {
       const bytes = await pack.extent(cid)
       if (bytes) return bytes
     }
-    throw new EdgeError('PACK_INVALID', `no pack of revision ${this.manifest.revision} has extent ${cid}, or it is damaged`)
+    throw new EdgeError(
+      'PACK_INVALID',
+      `no pack of revision ${this.manifest.revision} has extent ${cid}, or it is damaged`,
+    )
   }
 }
 
@@ -80,11 +100,19 @@ async function extentsOf(
 
   if (depth === DEPTH_MAX) throw new EdgeError('PACK_INVALID', `the tree of ${root} is too deep`)
   const node = parseNode(above)
-  if (node.sizeBytes !== sizeBytes) throw new EdgeError('CATALOG_INVALID', `${root} has another size than the catalog says`)
+  if (node.sizeBytes !== sizeBytes)
+    throw new EdgeError('CATALOG_INVALID', `${root} has another size than the catalog says`)
   const extents: ExtentRef[] = []
   for (const link of node.links) {
     if (!upper.has(link.cid)) extents.push(link)
-    else for (const extent of await extentsOf({ root: link.cid, sizeBytes: link.sizeBytes }, packs, upper, depth + 1)) extents.push(extent)
+    else
+      for (const extent of await extentsOf(
+        { root: link.cid, sizeBytes: link.sizeBytes },
+        packs,
+        upper,
+        depth + 1,
+      ))
+        extents.push(extent)
   }
   return extents
 }

@@ -19,5 +19,9 @@ export interface ReleaseSigner {
    * delegated role, the snapshot, then the timestamp: with that last file the release is out.
    * @throws EdgeError `KEY_ABSENT`, `KEY_NOT_AUTHORISED` (before anything is written), `PUBLISH_CONFLICT`
    */
-  sign(change: { readonly targetPath: string; readonly bytes: Uint8Array }, storage: RepositoryStorage, now: Date): Promise<void>
+  sign(
+    change: { readonly targetPath: string; readonly bytes: Uint8Array },
+    storage: RepositoryStorage,
+    now: Date,
+  ): Promise<void>
 }

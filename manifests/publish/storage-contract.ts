@@ -9,7 +9,9 @@ const PATH = 'packs/one.pack'
 const digestPath = (sha256: Sha256) => `packs/${sha256}.pack`
 
 /** @param open an empty repository; another call with the same `place` opens the same one again. */
-export function storageContract(open: (place?: string) => Promise<AsyncDisposable & { storage: RepositoryStorage; place: string }>): void {
+export function storageContract(
+  open: (place?: string) => Promise<AsyncDisposable & { storage: RepositoryStorage; place: string }>,
+): void {
   it('gives back what was written, whole or in ranges', async () => {
     await using opened = await open()
     const { storage } = opened
@@ -43,9 +45,12 @@ export function storageContract(open: (place?: string) => Promise<AsyncDisposabl
   it('lets one of several writers make a file that must be new', async () => {
     await using opened = await open()
     const { storage } = opened
-    const results = await Promise.allSettled(['a', 'b', 'c'].map(text => storage.write(PATH, Buffer.from(text), { ifAbsent: true })))
+    const results = await Promise.allSettled(
+      ['a', 'b', 'c'].map(text => storage.write(PATH, Buffer.from(text), { ifAbsent: true })),
+    )
     expect(results.map(({ status }) => status).sort()).toEqual(['fulfilled', 'rejected', 'rejected'])
-    for (const result of results) if (result.status === 'rejected') expect(result.reason).toMatchObject({ code: 'PUBLISH_CONFLICT' })
+    for (const result of results)
+      if (result.status === 'rejected') expect(result.reason).toMatchObject({ code: 'PUBLISH_CONFLICT' })
     const winner = ['a', 'b', 'c'][results.findIndex(({ status }) => status === 'fulfilled')]
     expect(Buffer.from((await storage.read(PATH))!).toString()).toBe(winner)
   })
@@ -58,7 +63,10 @@ export function storageContract(open: (place?: string) => Promise<AsyncDisposabl
     const pieces = async function* () {
       yield* parts
     }
-    expect(await storage.add(digestPath, pieces())).toEqual({ sha256: sha256Of(whole), sizeBytes: whole.length })
+    expect(await storage.add(digestPath, pieces())).toEqual({
+      sha256: sha256Of(whole),
+      sizeBytes: whole.length,
+    })
     expect(Buffer.from((await storage.read(digestPath(sha256Of(whole))))!)).toEqual(whole)
     await storage.add(digestPath, pieces())
     expect(await storage.list('packs/')).toEqual([digestPath(sha256Of(whole))])
@@ -77,7 +85,12 @@ export function storageContract(open: (place?: string) => Promise<AsyncDisposabl
   it('lists what is beneath a folder, sorted, and forgets what is removed', async () => {
     await using opened = await open()
     const { storage } = opened
-    const paths = ['targets/a/b/2.manifest.json', 'targets/a/b/1.manifest.json', 'targets/c/d/3.manifest.json', 'packs/x.pack']
+    const paths = [
+      'targets/a/b/2.manifest.json',
+      'targets/a/b/1.manifest.json',
+      'targets/c/d/3.manifest.json',
+      'packs/x.pack',
+    ]
     for (const path of paths) await storage.write(path, Buffer.from(path))
     expect(await storage.list('targets/')).toEqual(paths.slice(0, 3).sort())
     expect(await storage.list('targets/a/b/')).toEqual(paths.slice(0, 2).sort())

@@ -11,7 +11,10 @@ export interface RepositoryStorage {
    * A file's bytes, or those of a range of it; undefined when there is no such file.
    * Fewer than `length` bytes come back when the file ends before.
    */
-  read(path: string, range?: { readonly offset: number; readonly length: number }): Promise<Uint8Array | undefined>
+  read(
+    path: string,
+    range?: { readonly offset: number; readonly length: number },
+  ): Promise<Uint8Array | undefined>
   /** In bytes; undefined when there is no such file. */
   size(path: string): Promise<number | undefined>
   /**
@@ -23,7 +26,10 @@ export interface RepositoryStorage {
    * Writes a file whose name is known only when its last byte has come. Nothing remains when
    * `bytes` fails. A piece is not touched any more once the next one is asked for.
    */
-  add(pathOf: (sha256: Sha256) => string, bytes: AsyncIterable<Uint8Array>): Promise<{ readonly sha256: Sha256; readonly sizeBytes: number }>
+  add(
+    pathOf: (sha256: Sha256) => string,
+    bytes: AsyncIterable<Uint8Array>,
+  ): Promise<{ readonly sha256: Sha256; readonly sizeBytes: number }>
   /** Paths of the files beneath a folder such as `targets/`, sorted; none when there is no such folder. */
   list(prefix: string): Promise<string[]>
   /** Removing what is not there is no error. */

@@ -20,14 +20,20 @@ export const plainSigner: ReleaseSigner = {
     return (await readTargets(storage))[targetPath]
   },
   async sign({ targetPath, bytes }, storage) {
-    const targets = { ...(await readTargets(storage)), [targetPath]: { sha256: sha256Of(bytes), sizeBytes: bytes.length } }
+    const targets = {
+      ...(await readTargets(storage)),
+      [targetPath]: { sha256: sha256Of(bytes), sizeBytes: bytes.length },
+    }
     await storage.write(TARGETS, Buffer.from(JSON.stringify(targets)))
   },
 }
 
 async function readTargets(storage: RepositoryStorage) {
   const bytes = await storage.read(TARGETS)
-  return (bytes ? JSON.parse(Buffer.from(bytes).toString()) : {}) as Record<string, { sha256: Sha256; sizeBytes: number }>
+  return (bytes ? JSON.parse(Buffer.from(bytes).toString()) : {}) as Record<
+    string,
+    { sha256: Sha256; sizeBytes: number }
+  >
 }
 
 export type Files = Record<string, string | Uint8Array>
@@ -85,7 +91,10 @@ export async function currentManifest(storage: RepositoryStorage, dataset: strin
   return parseManifest((await storage.read(`targets/${dataset}/${target!.sha256}.manifest.json`))!)
 }
 
-export async function readRelease(storage: RepositoryStorage, manifest: Manifest): Promise<Map<string, Buffer>> {
+export async function readRelease(
+  storage: RepositoryStorage,
+  manifest: Manifest,
+): Promise<Map<string, Buffer>> {
   const release = await ReleaseReader.open(storage, manifest)
   const items = new Map<string, Buffer>()
   for await (const { path, extents, sha256 } of release.items()) {
@@ -100,7 +109,9 @@ export async function readRelease(storage: RepositoryStorage, manifest: Manifest
 
 /** Every file beneath a folder with its digest and, if asked, when it was written. */
 export function treeOf(folder: string, withTimes = false): Record<string, string> {
-  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter(path => lstatSync(join(folder, path)).isFile())
+  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter(path =>
+    lstatSync(join(folder, path)).isFile(),
+  )
   return Object.fromEntries(
     files.sort().map(path => {
       const { mtimeMs, ino } = lstatSync(join(folder, path))

@@ -1,7 +1,7 @@
 /**
  * zstd off the event loop's thread, with memory that stays put.
  *
- * A compressor for level 19 takes about 27 MiB. Made anew for each frame, on whichever of the
+ * A compressor for level 19 takes about 25 MiB. Made anew for each frame, on whichever of the
  * thread pool's threads is free, it leaves that much behind in each of them: 150 MB after eight
  * frames. So one is kept for many frames; the same bytes give the same frame, whatever came before.
  * Nor is what it allocates left to the garbage collector, which sees memory outside its heap late
