@@ -20,6 +20,7 @@ import { type OpenLinks, openLinks } from '../warmers/open-links.ts'
 import type { PlanReport } from '../warmers/plan-report.ts'
 import { REQUEST_BYTES } from '../warmers/plan-fill.ts'
 import { extentFromPacks } from '../warmers/heal-upstream.ts'
+import type { Schedule } from '../warmers/schedule.ts'
 import { openDigestCache } from '../warmers/sources.ts'
 import { openStagedRanges } from '../warmers/staged-ranges.ts'
 import type { PinService } from '../pinning/pin-service.ts'
@@ -61,6 +62,11 @@ export interface Owner extends AsyncDisposable {
 }
 
 const DEMAND_FLUSH_MS = 60_000
+/** How far ahead windows are planned. */
+const HORIZON_MS = 14 * 24 * 3600 * 1000
+/** When no window that is in sight brings it. */
+const RETRY_AFTER_SECONDS_MAX = 24 * 3600
+const RETRY_AFTER_SECONDS = 300
 
 /**
  * @throws EdgeError `STORE_LOCKED` when a node runs on this folder, `STORE_READ_ONLY`,
@@ -81,12 +87,15 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
   await beginTrust(trust, config.root)
   const ledger = stack.use(await openKeptLedger(join(config.data, 'ledger.db')))
   const demand = stack.use(openDemand(join(config.data, 'demand.db')))
+  /** Of the last plan. */
+  let schedule: Schedule | undefined
   const library = stack.use(
     await openLibrary({
       store,
       trust,
       onMiss: ({ dataset, path, publishedAtMs }) => demand.asked(dataset, path, publishedAtMs),
       bring: (wish, options) => onDemand.bring(wish, options),
+      retryAfterSeconds: ({ dataset, path }) => retryAfter(schedule?.etaMs(dataset, path)),
     }),
   )
   const flushing = setInterval(() => demand.flush(), DEMAND_FLUSH_MS)
@@ -115,6 +124,15 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
     wants: () => true,
     now: Date.now,
   }
+  const outlook: Pick<FillRequest, 'outlook' | 'onSchedule'> = {
+    outlook: {
+      links: linkSettings,
+      rateOf: link => links.rateOf(link),
+      bytesLeftIn: window => links.bytesLeftIn(window),
+      horizonMs: HORIZON_MS,
+    },
+    onSchedule: made => (schedule = made),
+  }
   const stopping = new AbortController()
   stack.defer(() => stopping.abort(new Error('the node stops')))
   const onDemand = openOnDemand({ ...tools, open: () => links.open(), signal: stopping.signal })
@@ -136,9 +154,9 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
     queue,
     pins,
     plan: (wish, options) =>
-      turns.take(() => planOnce({ ...requestOf(tools, wish, config), ...options }), options),
+      turns.take(() => planOnce({ ...requestOf(tools, wish, config), ...outlook, ...options }), options),
     async *fill(wish, options) {
-      const request = { ...requestOf(tools, wish, config), ...options }
+      const request = { ...requestOf(tools, wish, config), ...outlook, ...options }
       try {
         yield* turns.stream(() => fillOf(config, request), options)
       } finally {
@@ -202,6 +220,12 @@ async function addHealSources({
       return await extentFromPacks(cid, { upstreams: open.upstreams, releases, cache, staged }, until)
     },
   })
+}
+
+/** @param etaMs undefined for what is in no plan. */
+function retryAfter(etaMs: number | undefined): number {
+  if (etaMs === undefined) return RETRY_AFTER_SECONDS
+  return Math.round(Math.min(Math.max((etaMs - Date.now()) / 1000, 1), RETRY_AFTER_SECONDS_MAX))
 }
 
 function requestOf(

@@ -10,8 +10,8 @@ export interface Lease extends Disposable {
 }
 
 /** Leased at once; a single bigger buffer is alone. */
-const LEASED_BYTES_MAX = 16 * 1024 * 1024
-const KEPT_BYTES_MAX = 16 * 1024 * 1024
+const LEASED_BYTES_MAX = 12 * 1024 * 1024
+const KEPT_BYTES_MAX = 8 * 1024 * 1024
 /** Sizes are rounded up, so that one fits many. */
 const STEP_BYTES = 1024 * 1024
 

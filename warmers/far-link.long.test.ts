@@ -68,7 +68,7 @@ describe('a link', () => {
     [30, 25],
     [50, 8],
   ])(
-    'that loses %i %% each way gives at least %i KiB/s',
+    'that loses %i percent each way gives at least %i KiB/s',
     async (lossPercent, leastKiBps) => {
       const link = lossyLink(lossPercent)
       if (!link)

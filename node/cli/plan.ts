@@ -1,6 +1,8 @@
 /** `tower plan`: what a fill would bring, in bytes on the wire. Fetches metadata and directories, nothing big. */
 import type { Command } from 'commander'
+import type { PlanNews } from '../../warmers/fill-once.ts'
 import type { PlanReport } from '../../warmers/plan-report.ts'
+import type { Schedule } from '../../warmers/schedule.ts'
 import { formatByteSize } from '../byte-size.ts'
 import { answer, newCommand, tableOf } from './command.ts'
 import { interruption } from './interrupt.ts'
@@ -28,12 +30,12 @@ export function planCommand(): Command {
 
 async function plan(flags: PlanFlags): Promise<void> {
   const options = { signal: interruption() }
-  const report = await askOwner<PlanReport>(flags, 'plan', wishOf(flags), options)
+  const report = await askOwner<PlanReport & PlanNews>(flags, 'plan', wishOf(flags), options)
   const { wire } = report
   answer(flags.json, { wireBytes: wire.down + wire.up, ...report }, () => textOf(report))
 }
 
-function textOf({ datasets, wire, contentBytes, refresh }: PlanReport): string {
+function textOf({ datasets, wire, contentBytes, refresh, schedule }: PlanReport & PlanNews): string {
   const rows = datasets
     .filter(({ extents }) => extents > 0)
     .map(({ dataset, revision, contentBytes, wire, byReason, unobtainable }) => [
@@ -52,7 +54,23 @@ function textOf({ datasets, wire, contentBytes, refresh }: PlanReport): string {
   if (rows.length === 0)
     return `Nothing is missing. Asking for news takes ${formatByteSize(refresh.down + refresh.up)}.`
   const total = `${formatByteSize(contentBytes)} of content by ${formatByteSize(wire.down + wire.up)} on the wire (${wire.down + wire.up} bytes)`
-  return `${tableOf([['DATASET', 'TO', 'CONTENT', 'WIRE', '', 'HOW'], ...rows])}\n\n${total}`
+  const table = tableOf([['DATASET', 'TO', 'CONTENT', 'WIRE', '', 'HOW'], ...rows])
+  return [table, total, schedule && windowsOf(schedule)].filter(Boolean).join('\n\n')
+}
+
+/** Which window brings what; nothing to say where a link may be used at any time. */
+function windowsOf({ windows, later, complete }: Pick<Schedule, 'windows' | 'later' | 'complete'>): string {
+  if (windows.every(({ window }) => window === '')) return ''
+  const rows = windows.map(({ link, start, end, wireBytes, datasets }) => [
+    start,
+    end,
+    link,
+    formatByteSize(wireBytes),
+    datasets.map(({ dataset }) => dataset).join(', '),
+  ])
+  const rest = later.wireBytes > 0 ? `\nLater than that: ${formatByteSize(later.wireBytes)}.` : ''
+  const end = complete ? `\nComplete by ${complete}.` : ''
+  return `${tableOf([['FROM', 'TO', 'LINK', 'WIRE', 'WHAT'], ...rows])}${end}${rest}`
 }
 
 /** Options as the owner takes them: none means all. */
