@@ -142,6 +142,39 @@ describe('catalog', () => {
     )
   })
 
+  it('either reads lines of any JSON or says that they are invalid', () => {
+    const survives = (page: Uint8Array) => {
+      try {
+        parsePage(page)
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'CATALOG_INVALID' })
+      }
+    }
+    const keys = fc.constantFrom(
+      'path',
+      'size',
+      'sha256',
+      'root',
+      'type',
+      'class',
+      'title',
+      '__proto__',
+      'constructor',
+    )
+    fc.assert(
+      fc.property(fc.dictionary(keys, fc.jsonValue()), line =>
+        survives(Buffer.from(`${JSON.stringify(line)}\n`)),
+      ),
+    )
+    const one = JSON.parse(good) as object
+    fc.assert(
+      fc.property(keys, fc.jsonValue(), (key, value) =>
+        survives(Buffer.from(`${JSON.stringify({ ...one, [key]: value })}\n`)),
+      ),
+    )
+    fc.assert(fc.property(fc.uint8Array(), bytes => survives(Buffer.concat([bytes, Buffer.of(10)]))))
+  })
+
   it('ignores keys of a later version', () => {
     expect(parsePage(Buffer.from(good.replace('}', ',"later":[1]}')))).toHaveLength(1)
     expect(parsePage(Buffer.from(good.replace('}', ',"__proto__":{"title":"x"}}')))[0]).not.toHaveProperty(

@@ -5,7 +5,7 @@ import { chunksOf, CHUNKING, nextCut, type Chunking } from './fastcdc.ts'
 import { stream, vectors } from './vectors/vectors.ts'
 
 interface Vectors {
-  gear: number[]
+  gear: [value: number, entry: number][]
   cuts: { name: string; input: string; sizeBytes: number; ends: number[] }[]
 }
 
@@ -16,16 +16,17 @@ const inputs: Record<string, (sizeBytes: number) => Buffer> = {
   text: size => Buffer.from('A tower keeps what it was given. '.repeat(Math.ceil(size / 33)).slice(0, size)),
 }
 
+const gearOf = (byte: number) => Buffer.from(sha256Of(`fastcdc-v1 ${byte}`), 'hex').readInt32LE()
+
 /** The rule as docs/formats.md words it: every place looked at, every hash made from nothing. */
 function slowCut(bytes: Uint8Array, from: number, { minBytes, avgBytes, maxBytes }: Chunking): number {
   const bits = Math.log2(avgBytes)
-  const gear = (byte: number) => Buffer.from(sha256Of(`fastcdc-v1 ${byte}`), 'hex').readInt32LE()
   for (let at = from; at < bytes.length; at++) {
     const length = at - from + 1
     if (length === maxBytes || at === bytes.length - 1) return at + 1
     if (length < minBytes) continue
     let hash = 0
-    for (const byte of bytes.subarray(at - 31, at + 1)) hash = (hash * 2 + gear(byte)) | 0
+    for (const byte of bytes.subarray(at - 31, at + 1)) hash = (hash * 2 + gearOf(byte)) | 0
     if (hash >>> (32 - (length <= avgBytes ? bits + 2 : bits - 2)) === 0) return at + 1
   }
   throw new Error('nothing to cut')
@@ -39,6 +40,11 @@ function endsOf(bytes: Uint8Array, chunking: Chunking): number[] {
 }
 
 describe('nextCut', () => {
+  it('goes by the gear table of the vectors', () => {
+    const { gear } = vectors('fastcdc.json') as Vectors
+    for (const [value, entry] of gear) expect(gearOf(value)).toBe(entry)
+  })
+
   it('gives the ends of the vectors', () => {
     for (const { name, input, sizeBytes, ends } of (vectors('fastcdc.json') as Vectors).cuts) {
       expect(endsOf(inputs[input]!(sizeBytes), CHUNKING), name).toEqual(ends)
