@@ -99,7 +99,7 @@ function parseLine(bytes: Uint8Array): CatalogEntry {
   if (bytes.length >= LINE_BYTES_MAX) throw invalid('a line of more than 32 KiB')
   const line = parseJson(bytes)
   const { path, size, sha256, root, type, class: priority, title } = line
-  if (!isItemPath(path)) throw invalid(`not an item path: ${String(JSON.stringify(path)).slice(0, 300)}`)
+  if (!isItemPath(path)) throw invalid(`not an item path: ${shown(path)}`)
   const wrong = (what: string) => invalid(`${JSON.stringify(path)}: ${what}`)
   if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0)
     throw wrong('its size is not a whole number')
@@ -155,4 +155,8 @@ function isTitle(value: unknown): value is string {
 
 function invalid(what: string): EdgeError {
   return new EdgeError('CATALOG_INVALID', what)
+}
+
+function shown(value: unknown): string {
+  return value === undefined ? 'none' : JSON.stringify(value).slice(0, 300)
 }
