@@ -67,7 +67,7 @@ async function world(
   const records: WireRecord[] = []
   const open = (url: URL) =>
     stack.use(
-      openHttpUpstream(url, { onWire: record => records.push(record), stall: { bytesMin: 1000, ms: 400 } }),
+      openHttpUpstream(url, { onWire: record => records.push(record), stall: { bytesMin: 1000, ms: 2000 } }),
     )
   const staged = stack.use(await openStagedRanges(`${folder.path}/staged`))
   const store = memoryStore()
