@@ -34,7 +34,10 @@ export function rawCidOf(digest: Sha256): Cid {
 export function parseCid(text: string): Cid {
   const bytes = text.length === CID_CHARACTERS && text[0] === 'b' ? base32Bytes(text.slice(1)) : undefined
   if (!bytes || !isOurForm(bytes) || `b${base32Of(bytes)}` !== text) {
-    throw new EdgeError('REQUEST_INVALID', 'not a CID we know: CIDv1, raw or dag-pb, sha2-256, base32 is needed')
+    throw new EdgeError(
+      'REQUEST_INVALID',
+      'not a CID we know: CIDv1, raw or dag-pb, sha2-256, base32 is needed',
+    )
   }
   return text as Cid
 }

@@ -23,7 +23,8 @@ export function openSha256(): { update(bytes: Uint8Array): void; digest(): Sha25
 
 /** @throws EdgeError `REQUEST_INVALID` unless `text` is 64 lower-case hex digits. */
 export function parseSha256(text: string): Sha256 {
-  if (!isSha256(text)) throw new EdgeError('REQUEST_INVALID', 'not a SHA-256: 64 lower-case hex digits are needed')
+  if (!isSha256(text))
+    throw new EdgeError('REQUEST_INVALID', 'not a SHA-256: 64 lower-case hex digits are needed')
   return text
 }
 
