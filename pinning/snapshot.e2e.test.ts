@@ -35,7 +35,7 @@ describe.runIf(haveServer('minio'))("the node's records in S3", () => {
       for (let day = 2; day <= 9; day++) await nightly(day)
     }
     const kept = await files.list(`${SNAPSHOTS_FOLDER}${NODE}/`, options)
-    const days = kept.filter(path => path.endsWith('index.json')).map(path => path.split('/')[2])
+    const days = kept.filter(path => path.endsWith('index.json')).map(path => path.split('/')[2] ?? '')
     expect(days.toSorted()).toEqual(['03', '04', '05', '06', '07', '08', '09'].map(day => `2026-05-${day}`))
     expect((await readdir(folder.path)).filter(name => name.startsWith('snapshot-'))).toEqual([])
 

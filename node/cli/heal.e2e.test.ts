@@ -47,7 +47,7 @@ describe.runIf(haveServer('ipfs') && haveServer('minio'))('a damaged store', () 
         const damage = DAMAGES[round % DAMAGES.length]!
         const { wrong, refused, read, extents } = await damageAndRead(node, world.files, damage, `${from} ${round}`)
         expect({ damage, wrong, refused }).toEqual({ damage, wrong: [], refused: [] })
-        expect(read, `${damage} of ${extents}`).toBeGreaterThan(0)
+        expect(read, `${damage} of ${String(extents)}`).toBeGreaterThan(0)
       }
       const { healedBy } = node.owner.store.usage()
       const source = Object.keys(healedBy).find(name => name.includes(from))

@@ -90,19 +90,25 @@ export class ItemHandler {
 
   /** A page of the catalog was damaged and is being healed: once that has ended the request is looked at again. */
   #triedAgain(error: unknown, req: IncomingMessage, res: ServerResponse, url: string): boolean {
-    const { library, observer, retryAfterSeconds } = this.#parts
     if (this.#again.has(res) || !isEdgeError(error, 'CHUNK_CORRUPT', 'CHUNK_ABSENT')) return false
-    const mending = library.mending?.()
+    const mending = this.#parts.library.mending?.()
     if (!mending) return false
     this.#again.add(res)
-    const startedAt = performance.now()
-    const late = sleep(MEND_MS, undefined, { ref: false })
-    void Promise.race([mending, late])
-      .then(() => res.destroyed || this.handle(req, res, url))
-      .then(answered => {
-        if (!answered) refuseExchange(observer, { req, res, startedAt }, error, retryAfterSeconds)
-      })
+    void this.#handleOnceMended(mending, error, { req, res, startedAt: performance.now() }, url)
     return true
+  }
+
+  async #handleOnceMended(
+    mending: Promise<unknown>,
+    error: unknown,
+    exchange: { readonly req: IncomingMessage; readonly res: ServerResponse; readonly startedAt: number },
+    url: string,
+  ): Promise<void> {
+    const { observer, retryAfterSeconds } = this.#parts
+    const { req, res } = exchange
+    await Promise.race([mending, sleep(MEND_MS, undefined, { ref: false })])
+    if (res.destroyed || this.handle(req, res, url)) return
+    refuseExchange(observer, exchange, error, retryAfterSeconds)
   }
 
   #answer(exchange: ItemExchange): void {
