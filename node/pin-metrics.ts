@@ -13,6 +13,7 @@ export interface MeasuredPins {
     readonly state: string
     readonly provedBytes: number
     readonly disproved: number
+    readonly lost: number
     readonly pins: readonly {
       readonly status: string
       readonly pins: number
@@ -63,6 +64,9 @@ export function registerPinMetrics(registry: Registry, { store, pins }: Measured
   )
   measure('tower_pin_disproved', 'Pins whose proof failed since the start.', ['target'], () =>
     (pins?.report() ?? []).map(({ target, disproved }) => [{ target }, disproved] as const),
+  )
+  measure('tower_pin_lost', 'Pins found unexpectedly unpinned since the start, and pinned again.', ['target'], () =>
+    (pins?.report() ?? []).map(({ target, lost }) => [{ target }, lost] as const),
   )
   measure('tower_heals', 'Damaged content that was healed, by where its bytes came from.', ['source'], () =>
     Object.entries(store.usage().healedBy).map(([source, heals]) => [{ source }, heals] as const),

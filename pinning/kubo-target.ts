@@ -21,7 +21,7 @@ export interface KuboOptions {
   readonly apiUrl: string
   /** `kubo` when it is the only one. */
   readonly name?: string
-  /** A call that moves no content must answer within this. */
+  /** A call that moves no content must answer within this; a list of all pins within twice as long. */
   readonly callMs: number
   /** Per batch of pins; long, since content moves. */
   readonly importMs: number
@@ -64,7 +64,7 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
 
     async *list({ signal }) {
       try {
-        for await (const { cid } of client.pin.ls({ type: 'recursive', signal: within(signal, importMs) })) {
+        for await (const { cid } of client.pin.ls({ type: 'recursive', signal: within(signal, 2 * callMs) })) {
           const root = ourCid(cid.toString())
           if (root) yield root
         }

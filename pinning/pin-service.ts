@@ -53,6 +53,8 @@ export interface PinTargetReport {
   /** Since the start. */
   readonly provedBytes: number
   readonly disproved: number
+  /** Found unexpectedly unpinned, and pinned again. */
+  readonly lost: number
 }
 
 export interface VerifyProgress {
@@ -83,7 +85,7 @@ export interface PinService extends AsyncDisposable {
 
 const LOOK_MS = 30_000
 const CALL_MS = 5000
-const IMPORT_MS = 10 * 60_000
+const IMPORT_MS = 3 * 60_000
 const S3_CALL_MS = 30_000
 const S3_CONCURRENCY = 16
 /** Read back at the end of a round, of what was not proven within a day. */
@@ -104,6 +106,7 @@ interface Tended {
   progress: RoundProgress | null
   provedBytes: number
   disproved: number
+  lost: number
   failures: number
 }
 
@@ -129,6 +132,7 @@ class Service implements PinService {
       progress: null,
       provedBytes: 0,
       disproved: 0,
+      lost: 0,
       failures: 0,
     }))
   }
@@ -160,18 +164,14 @@ class Service implements PinService {
 
   report(): readonly PinTargetReport[] {
     const counts = this.#record.summary()
-    return this.#tended.map(({ guard: { name, kind }, state, error, roundAtMs, progress, provedBytes, disproved }) => ({
+    return this.#tended.map(({ guard: { name, kind }, roundAtMs, failures: _, ...tended }) => ({
+      ...tended,
       target: name,
       kind,
-      state,
-      error,
       roundAt: roundAtMs === undefined ? null : new Date(roundAtMs).toISOString(),
-      progress,
       pins: counts
         .filter(({ target }) => target === name)
         .map(({ status, pins, bytes, provedAtMs }) => ({ status, pins, bytes, provedAtMs })),
-      provedBytes,
-      disproved,
     }))
   }
 
@@ -250,6 +250,7 @@ class Service implements PinService {
       tended.state = 'up'
       tended.error = null
       tended.failures = 0
+      tended.lost += round.lost
       tended.roundAtMs = this.#now()
       tell({ type: 'round', ...round })
       await this.#proveSome(tended, options, tell)

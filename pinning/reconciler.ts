@@ -3,7 +3,7 @@
  * again at any time: it begins by asking the target. One round is bounded in what it moves at once;
  * a target that is down ends the round, and the next begins where this one stopped.
  */
-import { EdgeError, isEdgeError } from '../manifests/errors.ts'
+import { EdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import type { PinRecord, PinRow } from './pin-record.ts'
 import type { PinItem, PinTarget } from './pin-target.ts'
@@ -41,10 +41,10 @@ export interface RoundProgress {
 }
 
 /** One batch is one request to Kubo: large enough to amortise it, small enough to show progress. */
-const BATCH_ITEMS = 256
-const BATCH_BYTES = 32 * 1024 * 1024
-/** While one batch's pins are written down, the next one's blocks travel. */
-const BATCHES_AT_ONCE = 2
+const BATCH_ITEMS = 128
+const BATCH_BYTES = 16 * 1024 * 1024
+/** While one batch is being pinned, which costs Kubo a sync of its disk for each, others travel. */
+const BATCHES_AT_ONCE = 4
 
 /**
  * @throws EdgeError `PIN_TARGET_DOWN`; `PIN_REFUSED` with the shortfall, before anything moves.
@@ -136,11 +136,6 @@ export async function reconcile(
     waiting: plan.pin.length - ready.length + gone + plan.waiting.length,
     bytes,
   }
-}
-
-/** A round's failure that the next round may not have: the target was away. */
-export function isPassing(error: unknown): error is EdgeError {
-  return isEdgeError(error, 'PIN_TARGET_DOWN')
 }
 
 /** The first failure stops the rest; all that began has ended when this returns. */

@@ -32,7 +32,7 @@ const PINS = 'pins-v1/'
 /** From here on a HEAD is cheaper than sending again what may be there. */
 const ASKED_BYTES = 128 * 1024
 /** Extents that are in memory at a time, each up to 8 MiB and copied on its way. */
-const LARGE_AT_ONCE = 3
+const LARGE_AT_ONCE = 2
 
 /** Creates the bucket when it is missing. @throws EdgeError `PIN_TARGET_DOWN` */
 export async function openS3Target(options: S3Options, { signal }: Abortable): Promise<PinTarget> {
