@@ -3,7 +3,9 @@
  *
  * Only the current manifest is signed for; older ones are kept so that deltas can be made from
  * them and nodes that are half way through a fill can finish. A manifest newer than the current
- * one was never signed: it is what an interrupted publish left behind.
+ * one was never signed: it is what an interrupted publish left behind. Where none is signed for,
+ * the newest may be what an interrupted first publish left, or what a publisher signed whose role
+ * is gone: revisions go on from there, because they must only grow.
  */
 import { sha256Of, type Sha256 } from '../digest.ts'
 import { EdgeError, isEdgeError } from '../errors.ts'
@@ -18,12 +20,12 @@ export interface StoredManifest {
 
 export interface History {
   readonly current?: Manifest
-  /** The current one and those before it, newest first. */
+  /** The current one, if there is one, and those before it, newest first. */
   readonly releases: readonly StoredManifest[]
 }
 
 /**
- * Manifests that were never signed are removed here.
+ * Manifests newer than the current one are removed here.
  *
  * @throws EdgeError `TRUST_INVALID`, … from the signer; `MANIFEST_INVALID` when the current manifest is not readable.
  */
@@ -34,10 +36,7 @@ export async function loadHistory(
 ): Promise<History> {
   const target = await signer.current(manifestTarget(dataset), storage)
   const stored = await storedManifests(storage, `targets/${dataset}/`)
-  if (!target) {
-    for (const { path } of stored) await storage.remove(path)
-    return { releases: [] }
-  }
+  if (!target) return { releases: newestFirst(stored) }
   const current = stored.find(({ path }) => path.includes(target.sha256))
   if (!current) {
     throw new EdgeError(
@@ -48,10 +47,11 @@ export async function loadHistory(
   const isSigned = ({ path, manifest: { revision } }: StoredManifest) =>
     revision < current.manifest.revision || path === current.path
   for (const other of stored) if (!isSigned(other)) await storage.remove(other.path)
-  const releases = stored
-    .filter(isSigned)
-    .sort((left, right) => right.manifest.revision - left.manifest.revision)
-  return { current: current.manifest, releases }
+  return { current: current.manifest, releases: newestFirst(stored.filter(isSigned)) }
+}
+
+function newestFirst(stored: readonly StoredManifest[]): readonly StoredManifest[] {
+  return stored.toSorted((left, right) => right.manifest.revision - left.manifest.revision)
 }
 
 /** Removes releases beyond the newest `keep`, then packs and deltas that no manifest of any dataset names. */

@@ -351,32 +351,47 @@ describe('a repository', () => {
     expectSame(await bench.read(), { a: part('a') })
   })
 
-  it('is finished by publishing again after a signer that failed, with what was packed by then', async () => {
+  const interrupted = { ...plainSigner, sign: async () => Promise.reject(new Error('the key is at home')) }
+
+  it('is finished by publishing again when only the first signature is missing', async () => {
     await using bench = await openBench(LESSONS)
-    const request = {
-      folder: bench.folder,
-      dataset: 'education/test',
-      repository: bench.storage,
-      now: NOW,
-      options: { level: 3, threads: 1 },
-    } as const
-    const failing = { ...plainSigner, sign: async () => Promise.reject(new Error('the key is at home')) }
-    await expect(publishRelease({ ...request, signer: failing })).rejects.toThrow('the key is at home')
+    await expect(bench.publish({}, 'education/test', interrupted)).rejects.toThrow('the key is at home')
     const left = treeOf(bench.repo)
-    const report = await publishRelease({ ...request, signer: plainSigner })
-    expect(report.packedBytes).toBeGreaterThan(12_000_000)
-    expect(report.reusedBytes).toBe(report.packedBytes)
+    expect(await bench.publish()).toMatchObject({ revision: 1, changed: true, packedBytes: 0 })
     expect(treeOf(bench.repo)).toMatchObject(left)
     expectSame(await bench.read(), LESSONS)
+  })
+
+  it('is finished by publishing again with what was compressed by then', async () => {
+    await using bench = await openBench({ a: 'first' })
+    await bench.publish()
+    await bench.remove('a')
+    await bench.write(LESSONS)
+    await expect(bench.publish({}, 'education/test', interrupted)).rejects.toThrow('the key is at home')
+    const left = await bench.storage.list('packs/')
+    const report = await bench.publish()
+    expect(report).toMatchObject({ revision: 2, changed: true })
+    expect(report.packedBytes).toBeGreaterThan(12_000_000)
+    expect(report.reusedBytes).toBe(report.packedBytes)
+    expect(await bench.storage.list('packs/')).toEqual(left)
+    expectSame(await bench.read(), LESSONS)
+  })
+
+  it('goes on counting when nobody signs for its releases any more', async () => {
+    await using bench = await openBench({ a: 'first' })
+    await bench.publish()
+    await bench.write({ a: 'second' })
+    await bench.publish()
+    const forgetful = { ...plainSigner, current: async () => undefined }
+    await bench.write({ a: 'third' })
+    expect(await bench.publish({}, 'education/test', forgetful)).toMatchObject({ revision: 3 })
   })
 
   it('does not let an interrupted release that was never signed into its history', async () => {
     await using bench = await openBench({ a: 'first' })
     await bench.publish()
     await bench.write({ a: 'never signed' })
-    const request = { folder: bench.folder, dataset: 'education/test', repository: bench.storage, now: NOW }
-    const failing = { ...plainSigner, sign: async () => Promise.reject(new Error('interrupted')) }
-    await expect(publishRelease({ ...request, signer: failing })).rejects.toThrow('interrupted')
+    await expect(bench.publish({}, 'education/test', interrupted)).rejects.toThrow('the key is at home')
     await bench.write({ a: 'second' })
     expect(await bench.publish()).toMatchObject({ revision: 2 })
     expect(await bench.storage.list('targets/')).toHaveLength(2)

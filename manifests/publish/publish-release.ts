@@ -104,14 +104,15 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
   const dataset = parseDatasetName(request.dataset)
   await using _held = await repository.lock()
   const history = await loadHistory(repository, signer, dataset)
-  const { current } = history
+  const before = history.releases[0]?.manifest
+  const { common: priority, own: priorityOf } = prioritiesOf(request, before)
 
-  const { files, view, itemBytes } = await scan(request, prioritiesOf(request, current).own)
+  const { files, view, itemBytes } = await scan(request, priorityOf)
   const about = {
     dataset,
-    title: options.title ?? current?.title,
-    priority: prioritiesOf(request, current).common,
-    pin: options.pin ?? current?.pin,
+    title: options.title ?? before?.title,
+    priority,
+    pin: options.pin ?? before?.pin,
     catalog: {
       root: view.catalog.root,
       sha256: view.catalog.sha256,
@@ -120,10 +121,17 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
       itemBytes,
     },
   }
-  const reportOf = async (
-    manifest: Manifest,
-    written: Pick<PublishReport, 'changed' | 'packedBytes' | 'reusedBytes' | 'packBytes' | 'deltaBytes'>,
-  ) => ({
+  const tell = (stage: PublishProgress['stage'], more: Partial<PublishProgress> = {}) =>
+    options.onProgress?.({ stage, doneBytes: 0, doneItems: 0, totalItems: view.itemCount, ...more })
+  const sign = async (manifest: Manifest) => {
+    await view.assertUnchanged()
+    tell('signing')
+    const bytes = encodeManifest(manifest)
+    await repository.write(manifestPath(dataset, sha256Of(bytes)), bytes)
+    await signer.sign({ targetPath: manifestTarget(dataset), bytes }, repository, request.now)
+  }
+  const reportOf = async (manifest: Manifest, written: Partial<PublishReport> = {}) => ({
+    ...{ changed: true, packedBytes: 0, reusedBytes: 0, packBytes: 0, deltaBytes: 0 },
     ...written,
     ...{ dataset, revision: manifest.revision, items: view.itemCount, itemBytes, manifest },
     skipped: files.skipped,
@@ -132,25 +140,21 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
 
   const cache = new FrameCache()
   const packs = await openPacks(repository, cache, history)
-  if (current && packs.whole && isSame(current, about)) {
-    return await reportOf(current, {
-      changed: false,
-      packedBytes: 0,
-      reusedBytes: 0,
-      packBytes: 0,
-      deltaBytes: 0,
-    })
+  if (before && packs.whole && isSame(before, about)) {
+    if (history.current) return await reportOf(before, { changed: false })
+    if (isSame(before, publishedAt(options.date))) {
+      await sign(before) // all was done but that
+      return await reportOf(before)
+    }
   }
 
-  const revision = (current?.revision ?? 0) + 1
+  const revision = (before?.revision ?? 0) + 1
   const plan = await planPacks({
     needed: view.extentSizes(),
     nodes: view.nodes,
     candidates: packs.candidates,
     trusted: await trustedExtents(repository, cache, history),
   })
-  const tell = (stage: PublishProgress['stage'], more: Partial<PublishProgress> = {}) =>
-    options.onProgress?.({ stage, doneBytes: 0, doneItems: 0, totalItems: view.itemCount, ...more })
   const packed = await packMissing(view, plan, {
     storage: repository,
     cache,
@@ -169,23 +173,24 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
     format: MANIFEST_FORMAT,
     ...about,
     revision,
-    published: `${(options.date ?? request.now).toISOString().slice(0, 19)}Z`,
+    ...publishedAt(options.date ?? request.now),
     chunking: CHUNKING,
     packs: [...plan.keep.map(({ ref }) => ref), ...packed.packs],
     deltas,
   }
-  await view.assertUnchanged()
-  const bytes = encodeManifest(manifest)
-  tell('signing')
-  await repository.write(manifestPath(dataset, sha256Of(bytes)), bytes)
-  await signer.sign({ targetPath: manifestTarget(dataset), bytes }, repository, request.now)
+  await sign(manifest)
   return await reportOf(manifest, {
-    changed: true,
     packedBytes: packed.rawBytes,
     reusedBytes: packed.reusedBytes,
     packBytes: sizeOf(packed.packs),
     deltaBytes: sizeOf(deltas),
   })
+}
+
+function publishedAt(date: Date): { published: string }
+function publishedAt(date: Date | undefined): { published?: string }
+function publishedAt(date: Date | undefined) {
+  return date ? { published: `${date.toISOString().slice(0, 19)}Z` } : {}
 }
 
 async function scan(
@@ -237,8 +242,8 @@ function prioritiesOf({ dataset, options = {} }: PublishRequest, current: Manife
   return { common, own }
 }
 
-function isSame(current: Manifest, about: Pick<Manifest, 'title' | 'priority' | 'pin' | 'catalog'>): boolean {
-  return encodeManifest(current).equals(encodeManifest({ ...current, ...about }))
+function isSame(before: Manifest, about: Partial<Manifest>): boolean {
+  return encodeManifest(before).equals(encodeManifest({ ...before, ...about }))
 }
 
 function sizeOf(files: readonly { readonly size: number }[]): number {

@@ -44,7 +44,7 @@ export interface Bench extends AsyncDisposable {
   readonly storage: RepositoryStorage
   write(files: Files): Promise<void>
   remove(...paths: string[]): Promise<void>
-  publish(options?: PublishOptions, dataset?: string): Promise<PublishReport>
+  publish(options?: PublishOptions, dataset?: string, signer?: ReleaseSigner): Promise<PublishReport>
   /** What a reader gets: every item's bytes by path. */
   read(dataset?: string): Promise<Map<string, Buffer>>
 }
@@ -68,9 +68,9 @@ export async function openBench(files: Files = {}): Promise<Bench> {
     async remove(...paths) {
       for (const path of paths) await rm(join(folder, path))
     },
-    async publish(options = {}, dataset = 'education/test') {
+    async publish(options = {}, dataset = 'education/test', signer = plainSigner) {
       return await publishRelease({
-        ...{ folder, dataset, repository: storage, signer: plainSigner, now: NOW },
+        ...{ folder, dataset, repository: storage, signer, now: NOW },
         options: { level: 3, threads: 1, ...options },
       })
     },
