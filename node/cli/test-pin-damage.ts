@@ -30,12 +30,7 @@ export async function damageAndRead(
   damage: Damage,
   seed: string,
 ): Promise<Outcome> {
-  const extentsOf = new Map(
-    files.keys().map(path => {
-      const { root, sizeBytes } = node.owner.library.open(DATASET, path)
-      return [path, extentsUnder(node.owner.store, root, sizeBytes).extents.map(({ cid }) => cid)]
-    }),
-  )
+  const extentsOf = layoutOf(node, files)
   const touched = await damageStore(node.owner.config.data, damage, seed)
   const known = [...extentsOf.values()].flat()
   const isCatalog = touched.some(cid => !known.includes(cid))
@@ -55,6 +50,21 @@ export async function damageAndRead(
     else if (!body.equals(bytes)) wrong.push(path)
   }
   return { damage, extents: touched, read, wrong, refused, slowestMs }
+}
+
+/** Asked once: later the catalog may be what is damaged. */
+const LAYOUTS = new WeakMap<ReadonlyMap<string, Buffer>, ReadonlyMap<string, readonly Cid[]>>()
+
+function layoutOf({ owner: { library, store } }: RunningNode, files: ReadonlyMap<string, Buffer>) {
+  let layout = LAYOUTS.get(files)
+  layout ??= new Map(
+    files.keys().map(path => {
+      const { root, sizeBytes } = library.open(DATASET, path)
+      return [path, extentsUnder(store, root, sizeBytes).extents.map(({ cid }) => cid)]
+    }),
+  )
+  LAYOUTS.set(files, layout)
+  return layout
 }
 
 /** @returns the extents that are not what they were. */
