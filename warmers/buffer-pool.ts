@@ -18,16 +18,20 @@ const STEP_BYTES = 1024 * 1024
 const free: Buffer[] = []
 let freeBytes = 0
 let leasedBytes = 0
-const waiting: { readonly sizeBytes: number; readonly start: () => void }[] = []
+const waiting: { readonly heldBytes: number; readonly start: () => void }[] = []
 
-/** In the order of asking. Whoever holds a lease must not wait for another one. */
-export async function leaseBuffer(sizeBytes: number): Promise<Lease> {
-  if (waiting.length > 0 || !fits(sizeBytes)) {
+/**
+ * In the order of asking. Whoever holds a lease must not wait for another one.
+ * @param besidesBytes what the holder is going to allocate beside the buffer.
+ */
+export async function leaseBuffer(sizeBytes: number, besidesBytes = 0): Promise<Lease> {
+  const heldBytes = sizeBytes + besidesBytes
+  if (waiting.length > 0 || !fits(heldBytes)) {
     const { promise, resolve } = Promise.withResolvers<void>()
-    waiting.push({ sizeBytes, start: resolve })
+    waiting.push({ heldBytes, start: resolve })
     await promise
   } else {
-    leasedBytes += sizeBytes
+    leasedBytes += heldBytes
   }
   const whole = take(sizeBytes)
   let isOver = false
@@ -37,17 +41,17 @@ export async function leaseBuffer(sizeBytes: number): Promise<Lease> {
       if (isOver) return
       isOver = true
       give(whole)
-      leasedBytes -= sizeBytes
-      while (waiting[0] && fits(waiting[0].sizeBytes)) {
-        leasedBytes += waiting[0].sizeBytes
+      leasedBytes -= heldBytes
+      while (waiting[0] && fits(waiting[0].heldBytes)) {
+        leasedBytes += waiting[0].heldBytes
         waiting.shift()!.start()
       }
     },
   }
 }
 
-function fits(sizeBytes: number): boolean {
-  return leasedBytes === 0 || leasedBytes + sizeBytes <= LEASED_BYTES_MAX
+function fits(heldBytes: number): boolean {
+  return leasedBytes === 0 || leasedBytes + heldBytes <= LEASED_BYTES_MAX
 }
 
 function take(sizeBytes: number): Buffer {

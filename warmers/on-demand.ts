@@ -114,21 +114,19 @@ class Flight {
 
   end(error?: unknown): void {
     this.#ended = { error }
-    if (error === undefined) this.#next.resolve()
-    else this.#next.reject(error as Error)
+    this.#next.resolve() // whoever waits looks how it ended
   }
 
   async progress(signal: AbortSignal): Promise<void> {
-    if (this.#ended?.error !== undefined) throw this.#ended.error
-    if (this.#ended) return
     const aborted = promised<never>()
     const abort = () => aborted.reject(signal.reason as Error)
     signal.addEventListener('abort', abort, { once: true })
     try {
-      await Promise.race([this.#next.promise, aborted.promise])
+      if (!this.#ended) await Promise.race([this.#next.promise, aborted.promise])
     } finally {
       signal.removeEventListener('abort', abort)
     }
+    if (this.#ended?.error !== undefined) throw this.#ended.error
   }
 }
 

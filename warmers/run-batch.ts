@@ -164,7 +164,9 @@ async function applyStep(
   let together: BundledExtent[] = []
   let bytes = 0
   const readBase = (cid: Cid, offset: number, length: number) => store.readRange(cid, offset, length, options)
-  using lease = await leaseBuffer(span.length)
+  const contentBytes = wants.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+  const isPlain = contentBytes <= span.length // then content is a view of what was staged
+  using lease = await leaseBuffer(span.length, isPlain ? 0 : contentBytes)
   const bundle = await staged.read(path, span, lease.bytes)
   for await (const extent of source.extentsOf(
     index,
