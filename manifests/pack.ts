@@ -26,6 +26,8 @@ export const FRAME_BYTES_MAX = EXTENT_BYTES_MAX
 const VERSION = 1
 const KEY_BYTES = 8
 const decompress = promisify(zstdDecompress)
+/** zlib's least. */
+const CHUNK_BYTES_MIN = 64
 
 export type FrameCodec = 'plain' | 'zstd'
 
@@ -242,6 +244,7 @@ async function expand(stored: Uint8Array, rawBytes: number): Promise<Uint8Array>
   try {
     const raw = await decompress(stored, {
       maxOutputLength: Math.max(rawBytes, 1),
+      chunkSize: Math.max(rawBytes + 1, CHUNK_BYTES_MIN), // one buffer: pieces joined leave twice as much behind
       rejectGarbageAfterEnd: true,
       params: { [constants.ZSTD_d_windowLogMax]: 27 },
     })
