@@ -95,7 +95,10 @@ async function timed(target: PinTarget, all: readonly PinItem[]): Promise<number
   using record = openPinRecord(':memory:')
   const byRoot = new Map(all.map(item => [item.root, item]))
   const source: PinSource = {
-    wanted: async () => ({ pins: all.map(({ root, sizeBytes }) => ({ root, sizeBytes, why: 'bench' })), complete: true }),
+    wanted: async () => ({
+      pins: all.map(({ root, sizeBytes }) => ({ root, sizeBytes, why: 'bench' })),
+      complete: true,
+    }),
     item: ({ root }) => byRoot.get(root),
   }
   spentUs = 0

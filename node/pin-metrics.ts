@@ -28,7 +28,11 @@ export interface Measured {
   readonly pins: MeasuredPins | undefined
 }
 
-export function registerPinMetrics(registry: Registry, { store, pins }: Measured, scrub: () => ScrubReport): void {
+export function registerPinMetrics(
+  registry: Registry,
+  { store, pins }: Measured,
+  scrub: () => ScrubReport,
+): void {
   const measure = <L extends string>(
     name: string,
     help: string,
@@ -59,14 +63,20 @@ export function registerPinMetrics(registry: Registry, { store, pins }: Measured
   measure('tower_pin_target_up', 'Whether the last round with the target ended well.', ['target'], () =>
     (pins?.report() ?? []).map(({ target, state }) => [{ target }, state === 'up' ? 1 : 0] as const),
   )
-  measure('tower_pin_proved_bytes', 'Bytes read back from the target and proven since the start.', ['target'], () =>
-    (pins?.report() ?? []).map(({ target, provedBytes }) => [{ target }, provedBytes] as const),
+  measure(
+    'tower_pin_proved_bytes',
+    'Bytes read back from the target and proven since the start.',
+    ['target'],
+    () => (pins?.report() ?? []).map(({ target, provedBytes }) => [{ target }, provedBytes] as const),
   )
   measure('tower_pin_disproved', 'Pins whose proof failed since the start.', ['target'], () =>
     (pins?.report() ?? []).map(({ target, disproved }) => [{ target }, disproved] as const),
   )
-  measure('tower_pin_lost', 'Pins found unexpectedly unpinned since the start, and pinned again.', ['target'], () =>
-    (pins?.report() ?? []).map(({ target, lost }) => [{ target }, lost] as const),
+  measure(
+    'tower_pin_lost',
+    'Pins found unexpectedly unpinned since the start, and pinned again.',
+    ['target'],
+    () => (pins?.report() ?? []).map(({ target, lost }) => [{ target }, lost] as const),
   )
   measure('tower_heals', 'Damaged content that was healed, by where its bytes came from.', ['source'], () =>
     Object.entries(store.usage().healedBy).map(([source, heals]) => [{ source }, heals] as const),
@@ -74,12 +84,19 @@ export function registerPinMetrics(registry: Registry, { store, pins }: Measured
   measure('tower_quarantined', 'Pieces that failed their proof and are not healed yet.', [], () => [
     [{}, store.usage().quarantined] as const,
   ])
-  measure('tower_scrub_bytes', 'Bytes proven in the round under way.', [], () => [[{}, scrub().bytes] as const])
+  measure('tower_scrub_bytes', 'Bytes proven in the round under way.', [], () => [
+    [{}, scrub().bytes] as const,
+  ])
   measure('tower_scrub_rounds', 'Rounds over the whole store since the start.', [], () => [
     [{}, scrub().rounds] as const,
   ])
-  measure('tower_scrub_verified_since_seconds', 'The oldest proof of anything that is here; Unix time.', [], () => {
-    const { verifiedSince } = scrub()
-    return verifiedSince === null ? [] : [[{}, Date.parse(verifiedSince) / 1000] as const]
-  })
+  measure(
+    'tower_scrub_verified_since_seconds',
+    'The oldest proof of anything that is here; Unix time.',
+    [],
+    () => {
+      const { verifiedSince } = scrub()
+      return verifiedSince === null ? [] : [[{}, Date.parse(verifiedSince) / 1000] as const]
+    },
+  )
 }

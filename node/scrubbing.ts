@@ -92,7 +92,10 @@ export class Scrubbing {
     this.#bytesPerSecond = Math.max(RATE_MIN, Math.ceil((hotBytes + warmBytes) / ((days * DAY_SECONDS) / 2)))
     let before = { damaged: 0, healed: 0 }
     const options = { heal: true, rateBytesPerSecond: this.#bytesPerSecond }
-    for await (const progress of store.verify({ ...options, signal: AbortSignal.any([signal, stop.signal]) })) {
+    for await (const progress of store.verify({
+      ...options,
+      signal: AbortSignal.any([signal, stop.signal]),
+    })) {
       const { extents, extentsTotal, bytes, damaged, healed } = progress
       this.#round = { extents, extentsTotal, bytes }
       this.#damaged += damaged - before.damaged

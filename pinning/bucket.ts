@@ -137,9 +137,13 @@ export class Bucket {
     } catch (cause) {
       signal.throwIfAborted()
       if (isAbsent(cause) || cause instanceof EdgeError) throw cause
-      throw new EdgeError('PIN_TARGET_DOWN', `s3 failed: ${cause instanceof Error ? cause.message : String(cause)}`, {
-        cause,
-      })
+      throw new EdgeError(
+        'PIN_TARGET_DOWN',
+        `s3 failed: ${cause instanceof Error ? cause.message : String(cause)}`,
+        {
+          cause,
+        },
+      )
     } finally {
       late.removeEventListener('abort', onLate)
       call.catch(() => {}) // lost the race: its failure has been reported already

@@ -52,7 +52,10 @@ export function guardedTarget(
         })
       } catch (error) {
         if (!(error instanceof BrokenCircuitError)) throw error
-        throw new EdgeError('PIN_TARGET_DOWN', `${name} failed ${FAILURES_MAX} times in a row: it rests for a while`)
+        throw new EdgeError(
+          'PIN_TARGET_DOWN',
+          `${name} failed ${FAILURES_MAX} times in a row: it rests for a while`,
+        )
       }
     },
   }

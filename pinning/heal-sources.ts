@@ -50,7 +50,9 @@ export function peerHealSource(url: string, shareMs = SHARE_MS): HealSource {
   const get = async (path: string, maxBytes: number, options: Abortable) => {
     if (performance.now() < restsUntil) return undefined
     try {
-      return await withinShare(host, shareMs, options, ({ signal }) => fetchBounded(new URL(path, url), maxBytes, signal))
+      return await withinShare(host, shareMs, options, ({ signal }) =>
+        fetchBounded(new URL(path, url), maxBytes, signal),
+      )
     } catch (error) {
       options.signal.throwIfAborted()
       restsUntil = performance.now() + REST_MS
@@ -64,7 +66,11 @@ export function peerHealSource(url: string, shareMs = SHARE_MS): HealSource {
   }
 }
 
-async function fetchBounded(url: URL, maxBytes: number, signal: AbortSignal): Promise<Uint8Array | undefined> {
+async function fetchBounded(
+  url: URL,
+  maxBytes: number,
+  signal: AbortSignal,
+): Promise<Uint8Array | undefined> {
   const { statusCode, body } = await request(url, { signal })
   if (statusCode !== 200) {
     await body.dump()

@@ -64,7 +64,10 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
 
     async *list({ signal }) {
       try {
-        for await (const { cid } of client.pin.ls({ type: 'recursive', signal: within(signal, 2 * callMs) })) {
+        for await (const { cid } of client.pin.ls({
+          type: 'recursive',
+          signal: within(signal, 2 * callMs),
+        })) {
           const root = ourCid(cid.toString())
           if (root) yield root
         }
@@ -144,7 +147,8 @@ function filesOf(client: KuboRPCClient, callMs: number): PinFiles {
       const until = { signal: within(signal, callMs) }
       const found = await whenThere(client.files.stat(`${FILES}/${path}`, until))
       if (!found) return undefined
-      if (found.size > maxBytes) throw new EdgeError('UPSTREAM_LIED', `${path} has ${found.size} bytes in Kubo`)
+      if (found.size > maxBytes)
+        throw new EdgeError('UPSTREAM_LIED', `${path} has ${found.size} bytes in Kubo`)
       return await collected(client.files.read(`${FILES}/${path}`, until), found.size)
     },
     async write(path, bytes, { signal }) {

@@ -55,6 +55,8 @@ export interface PinTargetReport {
   readonly disproved: number
   /** Found unexpectedly unpinned, and pinned again. */
   readonly lost: number
+  /** Rounds that failed in a row. */
+  readonly failures: number
 }
 
 export interface VerifyProgress {
@@ -164,7 +166,7 @@ class Service implements PinService {
 
   report(): readonly PinTargetReport[] {
     const counts = this.#record.summary()
-    return this.#tended.map(({ guard: { name, kind }, roundAtMs, failures: _, ...tended }) => ({
+    return this.#tended.map(({ guard: { name, kind }, roundAtMs, ...tended }) => ({
       ...tended,
       target: name,
       kind,
@@ -179,7 +181,10 @@ class Service implements PinService {
     for (const { guard } of this.#tended) {
       const roomBytes = await guard.use(target => target.roomBytes(options), options).catch(() => undefined)
       if (roomBytes === undefined || roomBytes >= bytes) continue
-      throw new EdgeError('PIN_REFUSED', `${guard.name} is ${bytes - roomBytes} bytes short of room for ${bytes}`)
+      throw new EdgeError(
+        'PIN_REFUSED',
+        `${guard.name} is ${bytes - roomBytes} bytes short of room for ${bytes}`,
+      )
     }
   }
 
@@ -282,7 +287,8 @@ class Service implements PinService {
       if (isRecent || left <= 0 || options.signal.aborted) return
       const { bytesRead, failure } = await this.#prove(tended, row, options)
       left -= Math.max(bytesRead, 1)
-      if (failure) tell({ type: 'disproved', target: tended.guard.name, root: row.root, message: failure.message })
+      if (failure)
+        tell({ type: 'disproved', target: tended.guard.name, root: row.root, message: failure.message })
     }
   }
 
@@ -311,7 +317,10 @@ class Service implements PinService {
   async #pinAnew(tended: Tended, row: PinRow, options: Abortable): Promise<void> {
     const item = storedItem(this.#options.store, row.root, row.sizeBytes)
     if (!item) return
-    const [outcome] = await tended.guard.use(target => target.pin([item], { ...options, anew: true }), options)
+    const [outcome] = await tended.guard.use(
+      target => target.pin([item], { ...options, anew: true }),
+      options,
+    )
     const failed = outcome?.error
     await this.#record.put([
       failed

@@ -31,10 +31,7 @@ export interface PinTarget {
   /** The roots that the target says it keeps. @throws EdgeError `PIN_TARGET_DOWN` */
   list(options: Abortable): AsyncIterable<Cid>
   /** Reads the whole item back and verifies it. @throws EdgeError `CHUNK_ABSENT`, `CHUNK_CORRUPT`, `PIN_TARGET_DOWN` */
-  prove(
-    item: Pick<PinItem, 'root' | 'extents'>,
-    options: Abortable,
-  ): Promise<{ readonly bytesRead: number }>
+  prove(item: Pick<PinItem, 'root' | 'extents'>, options: Abortable): Promise<{ readonly bytesRead: number }>
   /** Bytes that it can still take; undefined when it does not tell. */
   roomBytes(options: Abortable): Promise<number | undefined>
   /**

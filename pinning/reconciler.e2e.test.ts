@@ -87,7 +87,10 @@ describe.runIf(haveServer('ipfs'))('reconciling with Kubo', () => {
     const failingRound = () => reconcile({ target, source: failing, record, nowMs: () => nowMs }, { signal })
     wishes = items.slice(0, 5)
     expect(await failingRound()).toMatchObject({ failed: 1, pinned: 4 })
-    expect((await record.known('kubo')).get(broken.root)).toMatchObject({ status: 'failed', error: 'bad disk' })
+    expect((await record.known('kubo')).get(broken.root)).toMatchObject({
+      status: 'failed',
+      error: 'bad disk',
+    })
     expect(await round()).toMatchObject({ waiting: 1, pinned: 0 })
     nowMs += 1001
     expect(await round()).toMatchObject({ waiting: 0, pinned: 1 })

@@ -94,7 +94,10 @@ export async function reconcile(
   const ready = plan.pin.filter(pin => source.item(pin) !== undefined)
   const short = shortfallBytes(ready, ready.length > 0 ? await target.roomBytes(options) : undefined)
   if (short > 0) {
-    throw new EdgeError('PIN_REFUSED', `${target.name} is ${short} bytes short of room for ${ready.length} pins`)
+    throw new EdgeError(
+      'PIN_REFUSED',
+      `${target.name} is ${short} bytes short of room for ${ready.length} pins`,
+    )
   }
 
   let bytes = 0

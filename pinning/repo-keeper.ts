@@ -54,7 +54,11 @@ export async function keepFiles(
 }
 
 /** One that is too long is not what we wrote. */
-async function readQuietly(files: PinFiles, name: string, options: Abortable): Promise<Uint8Array | undefined> {
+async function readQuietly(
+  files: PinFiles,
+  name: string,
+  options: Abortable,
+): Promise<Uint8Array | undefined> {
   try {
     return await files.read(name, FILE_BYTES_MAX, options)
   } catch (error) {
@@ -67,7 +71,9 @@ async function readQuietly(files: PinFiles, name: string, options: Abortable): P
 function versionIn(metadata: Uint8Array | undefined): number {
   if (!metadata) return 0
   try {
-    const { signed } = JSON.parse(Buffer.from(metadata).toString('utf8')) as { signed?: { version?: unknown } }
+    const { signed } = JSON.parse(Buffer.from(metadata).toString('utf8')) as {
+      signed?: { version?: unknown }
+    }
     return typeof signed?.version === 'number' ? signed.version : 0
   } catch {
     return 0

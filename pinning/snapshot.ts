@@ -28,7 +28,11 @@ const PART_BYTES = 8 * 1024 * 1024
 const FILE_BYTES_MAX = 4 * 1024 ** 3
 const KEPT = 7
 
-const Part = z.strictObject({ sha256: z.custom<Sha256>(isSha256), storedBytes: z.number().int(), rawBytes: z.number().int() })
+const Part = z.strictObject({
+  sha256: z.custom<Sha256>(isSha256),
+  storedBytes: z.number().int(),
+  rawBytes: z.number().int(),
+})
 const Index = z.object({
   takenAt: z.iso.datetime(),
   node: z.string(),
@@ -80,7 +84,10 @@ export async function takeSnapshot(wish: SnapshotWish, options: Abortable): Prom
   }
   const days = [...new Set(there.map(path => path.split('/')[2]!))].filter(other => other !== day).toSorted()
   const old = new Set(days.slice(0, Math.max(0, days.length - (KEPT - 1))))
-  await files.remove(there.filter(path => old.has(path.split('/')[2]!)), options)
+  await files.remove(
+    there.filter(path => old.has(path.split('/')[2]!)),
+    options,
+  )
   return true
 }
 
@@ -99,7 +106,8 @@ export async function restoreSnapshot(
   const indexes = (await files.list(base, options)).filter(path => path.endsWith('/index.json'))
   const nodes = new Set(indexes.map(path => path.split('/')[1]))
   if (nodes.size !== 1) {
-    const found = nodes.size === 0 ? 'there is no snapshot' : `there are snapshots of ${[...nodes].join(', ')}: name one`
+    const found =
+      nodes.size === 0 ? 'there is no snapshot' : `there are snapshots of ${[...nodes].join(', ')}: name one`
     throw new EdgeError('NOT_FOUND', found)
   }
   if (existsSync(join(folder, 'node.db'))) {
@@ -113,7 +121,8 @@ export async function restoreSnapshot(
     await writeFile(draft, '')
     for (const [at, part] of parts.entries()) {
       const stored = await mustRead(files, `${path.replace('index.json', name)}.zst.${at}`, options)
-      if (sha256Of(stored) !== part.sha256) throw new EdgeError('CHUNK_CORRUPT', `part ${at} of ${name} is damaged`)
+      if (sha256Of(stored) !== part.sha256)
+        throw new EdgeError('CHUNK_CORRUPT', `part ${at} of ${name} is damaged`)
       await writeFile(draft, await decompress(stored, { maxOutputLength: part.rawBytes }), { flag: 'a' })
     }
     await rename(draft, join(folder, name))

@@ -45,7 +45,12 @@ describe.runIf(haveServer('ipfs') && haveServer('minio'))('a damaged store', () 
       await node.owner.library.settled()
       for (let round = 0; round < ROUNDS; round++) {
         const damage = DAMAGES[round % DAMAGES.length]!
-        const { wrong, refused, read, extents } = await damageAndRead(node, world.files, damage, `${from} ${round}`)
+        const { wrong, refused, read, extents } = await damageAndRead(
+          node,
+          world.files,
+          damage,
+          `${from} ${round}`,
+        )
         expect({ damage, wrong, refused }).toEqual({ damage, wrong: [], refused: [] })
         expect(read, `${damage} of ${String(extents)}`).toBeGreaterThan(0)
       }
@@ -53,7 +58,9 @@ describe.runIf(haveServer('ipfs') && haveServer('minio'))('a damaged store', () 
       const source = Object.keys(healedBy).find(name => name.includes(from))
       expect(source, JSON.stringify(healedBy)).toBeDefined()
 
-      const healed = node.owner.store.events(1000).find(({ what, why }) => what === 'healed' && why.includes(from))
+      const healed = node.owner.store
+        .events(1000)
+        .find(({ what, why }) => what === 'healed' && why.includes(from))
       const item = [...world.files.keys()].find(path => extentsOf(node, path).includes(healed!.subject))
       const [report] = (await Array.fromAsync(
         node.control('explain', { item: `${DATASET}/${item}` }, { signal }),

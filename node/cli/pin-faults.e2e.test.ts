@@ -25,7 +25,8 @@ describe.runIf(haveServer('ipfs') && haveServer('minio'))('pin targets that fail
     await world?.[Symbol.asyncDispose]()
   })
 
-  const stateOf = (kind: 'ipfs' | 's3') => node.owner.pins!.report().find(report => report.kind === kind)!.state
+  const stateOf = (kind: 'ipfs' | 's3') =>
+    node.owner.pins!.report().find(report => report.kind === kind)!.state
   const untilDown = async (kind: 'ipfs' | 's3') => {
     while (stateOf(kind) !== 'down') {
       node.owner.pins!.wake()
@@ -81,7 +82,9 @@ describe.runIf(haveServer('ipfs') && haveServer('minio'))('pin targets that fail
       await rm(join(world.minio.folder, `drive${drive}`), { recursive: true, force: true })
     }
     const totals = new Map<string, number>()
-    for await (const { target, failed, bytesRead } of node.owner.pins!.verify({ signal: AbortSignal.timeout(RETURN_MS) })) {
+    for await (const { target, failed, bytesRead } of node.owner.pins!.verify({
+      signal: AbortSignal.timeout(RETURN_MS),
+    })) {
       expect(failed).toBe(0)
       totals.set(target, bytesRead)
     }

@@ -86,7 +86,10 @@ async function* afterwards(owner: Owner, isServing: boolean, options: Abortable)
 async function measure({ library }: Owner, wish: string, { signal }: Abortable): Promise<PinAdded> {
   const [, dataset] = /^([^/]+\/[^/]+)(?:\/.+)?$/.exec(wish) ?? []
   if (dataset === undefined) {
-    throw new EdgeError('REQUEST_INVALID', `${wish}: <dataset>, <dataset>/<path> or <dataset>/<folder>/ is needed`)
+    throw new EdgeError(
+      'REQUEST_INVALID',
+      `${wish}: <dataset>, <dataset>/<path> or <dataset>/<folder>/ is needed`,
+    )
   }
   const added = { wish, items: 0, bytes: 0, missingBytes: 0 }
   let after: string | undefined
@@ -106,7 +109,11 @@ async function measure({ library }: Owner, wish: string, { signal }: Abortable):
 }
 
 /** Before anything is promised (I4). @throws EdgeError `STORE_FULL`, `PIN_REFUSED`, each with the shortfall */
-async function mustFit({ store, pins }: Owner, { bytes, missingBytes }: PinAdded, options: Abortable): Promise<void> {
+async function mustFit(
+  { store, pins }: Owner,
+  { bytes, missingBytes }: PinAdded,
+  options: Abortable,
+): Promise<void> {
   if (missingBytes > 0) (await store.reserve(missingBytes, 'pin'))[Symbol.dispose]()
   await pins?.mustHaveRoom(bytes, options)
 }

@@ -118,7 +118,11 @@ async function verify(flags: OwnerFlags): Promise<void> {
     const proof = value as VerifyProgress
     const { target, proved, failed, total, bytesRead, finding } = proof
     last.set(target, proof)
-    progress.show({ label: `prove ${target}`, doneBytes: bytesRead, detail: `${proved + failed} of ${total}` })
+    progress.show({
+      label: `prove ${target}`,
+      doneBytes: bytesRead,
+      detail: `${proved + failed} of ${total}`,
+    })
     if (finding) progress.note(`${target}: ${finding.why} (${finding.root}): ${finding.message}`)
   }
   progress[Symbol.dispose]()
@@ -138,18 +142,24 @@ async function verify(flags: OwnerFlags): Promise<void> {
 
 /** For `tower status`, too. Empty when nothing is pinned and there is nowhere to. */
 export function pinTextOf({ wishes, policies, targets }: PinReport): string[] {
-  const asked = [...policies.map(({ dataset, paths }) => (paths ? `${dataset} (${paths.join(', ')})` : dataset)), ...wishes]
+  const asked = [
+    ...policies.map(({ dataset, paths }) => (paths ? `${dataset} (${paths.join(', ')})` : dataset)),
+    ...wishes,
+  ]
   if (asked.length === 0 && targets.length === 0) return []
   return [
     `Pinned: ${asked.length > 0 ? asked.join(', ') : 'nothing'}`,
-    ...(targets.length > 0 ? targets.map(lineOf) : ['  nowhere but here: set TOWER_IPFS_API or TOWER_S3_URL']),
+    ...(targets.length > 0
+      ? targets.map(lineOf)
+      : ['  nowhere but here: set TOWER_IPFS_API or TOWER_S3_URL']),
   ]
 }
 
 function lineOf({ target, state, error, pins, progress }: PinTargetReport): string {
   const counts = pins.map(({ status, pins, bytes }) => `${pins} ${status} (${formatByteSize(bytes)})`)
   const proofs = pins.filter(({ status }) => status === 'pinned').map(({ provedAtMs }) => provedAtMs)
-  const proven = proofs.every(at => at !== null) && proofs.length > 0 ? `, proven since ${timeOf(proofs[0] ?? null)}` : ''
+  const proven =
+    proofs.every(at => at !== null) && proofs.length > 0 ? `, proven since ${timeOf(proofs[0] ?? null)}` : ''
   const under = progress ? `, ${progress.done} of ${progress.total} under way` : ''
   return `  ${target}: ${state}${error === null ? '' : ` (${error})`}; ${counts.join(', ') || 'no pins'}${proven}${under}`
 }

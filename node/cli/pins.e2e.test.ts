@@ -27,7 +27,10 @@ describe.runIf(haveServer('ipfs') && haveServer('minio'))('a node with Kubo and 
   })
 
   it('pins what the publisher asks for, under our roots', async () => {
-    const lines = (await world.kubo.run('pin', 'ls', '--type=recursive', '--quiet')).toString().trim().split('\n')
+    const lines = (await world.kubo.run('pin', 'ls', '--type=recursive', '--quiet'))
+      .toString()
+      .trim()
+      .split('\n')
     const listed = lines.filter(cid => !cid.startsWith('Qm')) // Kubo's own: an empty folder
     const rows = [...node.owner.pins!.list({ target: `kubo@${new URL(world.kubo.url).host}` })]
     expect(listed.toSorted()).toEqual(rows.map(({ root }) => root).toSorted())

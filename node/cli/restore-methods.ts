@@ -92,9 +92,12 @@ async function* restore(owner: Owner, options: Abortable): AsyncGenerator<Restor
     }
   }
   await library.settled()
-  const datasets = library
-    .datasets()
-    .map(({ dataset, revision, present, expected }) => ({ dataset, revision, presentBytes: present, expectedBytes: expected }))
+  const datasets = library.datasets().map(({ dataset, revision, present, expected }) => ({
+    dataset,
+    revision,
+    presentBytes: present,
+    expectedBytes: expected,
+  }))
   yield { type: 'done', bytes, datasets }
 }
 
@@ -102,7 +105,10 @@ async function* restore(owner: Owner, options: Abortable): AsyncGenerator<Restor
  * What a tower kept when it was last online may have expired since. It is authentic all the same, and
  * served as not fresh: so it is looked at with the eyes of the day on which it was still valid.
  */
-async function acceptMetadata({ trust, library, pins, config, ledger }: Owner, options: Abortable): Promise<Refreshed> {
+async function acceptMetadata(
+  { trust, library, pins, config, ledger }: Owner,
+  options: Abortable,
+): Promise<Refreshed> {
   await using stack = new AsyncDisposableStack()
   const { viewReader } = await import('../../pinning/files-upstream.ts')
   const views = (pins?.targets ?? []).map(viewReader)
@@ -111,7 +117,12 @@ async function acceptMetadata({ trust, library, pins, config, ledger }: Owner, o
     const onWire = (record: WireRecord) => ledger.add({ ...record, link: 'peer', window: '', source: host })
     return stack.use(openHttpUpstream(new URL('repo/', peer.endsWith('/') ? peer : `${peer}/`), { onWire }))
   })
-  const tools = { upstreams: [...views.map(upstreamOf), ...peers], trust, releases: library, wants: () => true }
+  const tools = {
+    upstreams: [...views.map(upstreamOf), ...peers],
+    trust,
+    releases: library,
+    wants: () => true,
+  }
   try {
     return await refresh({ ...tools, now: Date.now }, options)
   } catch (error) {
@@ -182,7 +193,12 @@ async function* restoreDataset(
     if (codecOf(cid) === 'dag-pb' && !store.view(cid)) await bringNode(cid)
     // a node over nodes after all: what is below is listed in the next round
     if (store.view(cid)?.over === 'nodes') return
-    const found = await fetchFrom(sources, codecOf(cid) === 'raw' ? 'fetchChunk' : 'fetchExtent', cid, options)
+    const found = await fetchFrom(
+      sources,
+      codecOf(cid) === 'raw' ? 'fetchChunk' : 'fetchExtent',
+      cid,
+      options,
+    )
     if (!found) return void absent.add(cid)
     try {
       await store.admitExtent(cid, found.bytes, rule, `restore: ${found.source}`)
@@ -203,7 +219,10 @@ async function* restoreDataset(
     for await (const missing of library.streamMissing(dataset)) {
       options.signal.throwIfAborted()
       const { nodes, extents } = without(missing, absent)
-      using _room = await store.reserve(extents.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0), 'restore')
+      using _room = await store.reserve(
+        extents.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
+        'restore',
+      )
       await Promise.all(nodes.map(cid => limit(() => bringNode(cid))))
       await Promise.all(extents.map(extent => limit(() => bringExtent(extent))))
       if (nodes.length > 0 && before === counts.extents) before = -1 // more can be named now
@@ -215,7 +234,10 @@ async function* restoreDataset(
 }
 
 function without({ nodes, extents }: Missing, absent: ReadonlySet<Cid>): Missing {
-  return { nodes: nodes.filter(cid => !absent.has(cid)), extents: extents.filter(({ cid }) => !absent.has(cid)) }
+  return {
+    nodes: nodes.filter(cid => !absent.has(cid)),
+    extents: extents.filter(({ cid }) => !absent.has(cid)),
+  }
 }
 
 /** From the first source that has it; one that fails has nothing. */

@@ -25,7 +25,10 @@ export function restoreCommand(): Command {
       ['TOWER_ROOT=root.json TOWER_PEERS=http://10.0.0.3 tower restore', 'from another tower'],
     ],
   })
-    .option('--snapshot [node id]', "put the node's own nightly records back first; into an empty folder, from S3")
+    .option(
+      '--snapshot [node id]',
+      "put the node's own nightly records back first; into an empty folder, from S3",
+    )
     .option('--data <folder>', 'instead of TOWER_DATA')
     .action(restore)
 }
@@ -41,7 +44,11 @@ async function restore(flags: RestoreFlags): Promise<void> {
       for (const { what, message } of event.problems) progress.note(`${what}: ${message}`)
     } else {
       const { dataset, bytes, extents, absent } = event
-      progress.show({ label: dataset, doneBytes: bytes, detail: `${extents} extents, ${absent} not to be had` })
+      progress.show({
+        label: dataset,
+        doneBytes: bytes,
+        detail: `${extents} extents, ${absent} not to be had`,
+      })
     }
   }
   progress[Symbol.dispose]()
@@ -62,8 +69,13 @@ async function restore(flags: RestoreFlags): Promise<void> {
 
 /** Before the store is opened: the files must not be in use. */
 async function snapshotBack({ snapshot, data }: RestoreFlags): Promise<SnapshotRecords> {
-  const { config } = await loadConfig({ env: process.env, cwd: process.cwd(), ...(data && { options: { data } }) })
-  if (config.s3Url === undefined) throw new EdgeError('CONFIG_INVALID', 'snapshots are kept in S3: set TOWER_S3_URL')
+  const { config } = await loadConfig({
+    env: process.env,
+    cwd: process.cwd(),
+    ...(data && { options: { data } }),
+  })
+  if (config.s3Url === undefined)
+    throw new EdgeError('CONFIG_INVALID', 'snapshots are kept in S3: set TOWER_S3_URL')
   const [{ openS3Target }, { restoreSnapshot }] = await Promise.all([
     import('../../pinning/s3-target.ts'),
     import('../../pinning/snapshot.ts'),

@@ -117,7 +117,10 @@ async function extentFiles(folder: string): Promise<string[]> {
       return entries.filter(entry => entry.isFile()).map(entry => join(entry.parentPath, entry.name))
     }),
   )
-  return tiers.flat().filter(path => /bafy|bafk/.test(path)).toSorted()
+  return tiers
+    .flat()
+    .filter(path => /bafy|bafk/.test(path))
+    .toSorted()
 }
 
 async function flip(path: string, at: number): Promise<void> {

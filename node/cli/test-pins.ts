@@ -103,7 +103,8 @@ export async function readAll(
   for (const [path, bytes] of files) {
     const response = await fetch(new URL(`data/${DATASET}/${path}`, url)).catch(() => undefined)
     const body = Buffer.from((await response?.arrayBuffer().catch(() => undefined)) ?? new ArrayBuffer())
-    if (response?.status !== 200 || (body.length === 0 && bytes.length > 0)) refused.push(`${path} ${response?.status}`)
+    if (response?.status !== 200 || (body.length === 0 && bytes.length > 0))
+      refused.push(`${path} ${response?.status}`)
     else if (!body.equals(bytes)) wrong.push(path)
   }
   return { wrong, refused }
