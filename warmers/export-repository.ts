@@ -24,7 +24,7 @@ import type { Releases } from './releases.ts'
 import type { Upstream } from './upstream.ts'
 
 /** What a node has, so that somebody can bring it the rest. Unsigned: it only saves space. */
-const WantList = z.object({
+export const WantList = z.object({
   format: z.literal('towerlight-wants-v1'),
   datasets: z.array(
     z.object({

@@ -53,6 +53,14 @@ const COMMANDS: Record<string, Entry> = {
     summary: 'what must never be lost, and where it is kept',
     load: async () => (await import('./pin.ts')).pinCommand(),
   },
+  export: {
+    summary: 'a repository on a stick, for a tower without a link',
+    load: async () => (await import('./export.ts')).exportCommand(),
+  },
+  import: {
+    summary: 'fill from a stick',
+    load: async () => (await import('./import.ts')).importCommand(),
+  },
   restore: {
     summary: 'a tower from nothing: from S3, Kubo or another node',
     load: async () => (await import('./restore.ts')).restoreCommand(),

@@ -18,6 +18,7 @@ import type { ScrubReport } from '../scrubbing.ts'
 import { pinMethods, pinReportOf, type PinReport } from './pin-methods.ts'
 import type { StoreEvent, StoreUsage } from '../store/store.ts'
 import type { LinkState } from '../../warmers/links.ts'
+import { carrierMethods } from './carrier-methods.ts'
 import { restoreMethods } from './restore-methods.ts'
 
 const FillParams = z.strictObject({ datasets: z.array(z.string()).optional() }).nullable()
@@ -108,6 +109,7 @@ export function ownerMethods(
     },
     ...pinMethods(owner, url !== undefined),
     ...restoreMethods(owner),
+    ...carrierMethods(owner),
   }
 }
 
