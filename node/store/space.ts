@@ -50,17 +50,20 @@ export class Space {
   /** Asks the disks, unless that was done a moment ago. */
   async measure(force = false): Promise<void> {
     if (!force && performance.now() - this.#measuredAt < FRESH_MS) return
+    const isFirst = this.#measuredAt === Number.NEGATIVE_INFINITY
     this.#measuredAt = performance.now()
     const { folder, warmFolder } = this.#options
     const [hot, warm, oneDisk] = await Promise.all([
-      this.#files.hot.freeBytes().catch(() => 0),
-      this.#files.warm.freeBytes().catch(() => 0),
+      this.#files.hot.freeBytes().catch(() => undefined),
+      this.#files.warm.freeBytes().catch(() => undefined),
       Promise.all([stat(folder), stat(warmFolder)]).then(
         ([a, b]) => a.dev === b.dev,
-        () => false,
+        () => !isFirst && this.#oneDisk,
       ),
     ])
-    this.#freeBytes = { hot, warm }
+    // a tier's folder may be gone; the disk that it was on is not full for that
+    const other = { hot: oneDisk ? warm : undefined, warm: oneDisk ? hot : undefined }
+    this.#freeBytes = { hot: hot ?? other.hot ?? 0, warm: warm ?? other.warm ?? 0 }
     this.#oneDisk = oneDisk
   }
 
