@@ -160,6 +160,7 @@ describe('an upstream that', () => {
     expect((await node.fill([upstream])).at(-1)).toMatchObject({ complete: true })
     await expectWhole(node)
     expect(upstream.wire.bytesDown).toBeLessThan(2 * packBytes + 100_000)
+    expect(node.staged.sizeBytes).toBe(0)
   })
 
   it('cuts every connection after a while costs little more', async () => {

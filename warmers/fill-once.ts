@@ -7,6 +7,7 @@
 import { isDatasetName } from '../manifests/dataset-name.ts'
 import { isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
+import { deltaPath, packPath } from '../manifests/manifest.ts'
 import type { ContentStore } from '../node/store/store.ts'
 import type { BoardOptions } from './batch-board.ts'
 import { Channel } from './channel.ts'
@@ -105,6 +106,7 @@ export async function* fillOnce(request: FillRequest): AsyncGenerator<FillEvent>
   }
   const end = await finished
   const complete = end.complete && failures === 0
+  await forgetUseless(request, complete && request.datasets === undefined)
   yield { type: 'done', ...end, complete, wire: spent(), seconds: (performance.now() - since) / 1000 }
 }
 
@@ -178,6 +180,17 @@ function scheduleOf(
     nowMs,
     untilMs: nowMs + outlook.horizonMs,
   })
+}
+
+/** What was kept of files that no release needs any more; of all files, when nothing is missing. */
+async function forgetUseless({ releases, staged, cache }: FillRequest, isComplete: boolean): Promise<void> {
+  const manifests = releases.releases().flatMap(({ current, next }) => [current ?? [], next ?? []].flat())
+  const files = manifests.flatMap(({ packs, deltas }) => [
+    ...packs.map(({ sha256, directory }) => ({ path: packPath(sha256), directory })),
+    ...deltas.map(({ sha256, directory }) => ({ path: deltaPath(sha256), directory })),
+  ])
+  await staged.retain(new Set(isComplete ? [] : files.map(({ path }) => path)))
+  await cache.retain(new Set(files.map(({ directory }) => directory.sha256)))
 }
 
 /** What the upstreams' wires carried since now. */

@@ -218,7 +218,7 @@ describe('a plan', () => {
     const input = worldOf({ extents, perFrame: 5, perPart: 100, staged: [], batchBytes: 2 ** 20 })
     const since = performance.now()
     expect(planFill(input).contentBytes).toBe(9_000_000)
-    expect(performance.now() - since).toBeLessThan(1000)
+    expect(performance.now() - since).toBeLessThan(2000)
   })
 })
 
