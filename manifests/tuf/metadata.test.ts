@@ -105,9 +105,9 @@ describe('cost', () => {
       ]),
     )
     const bytes = targets({ targets: listed })
-    const begun = performance.now()
+    const begun = process.cpuUsage()
     expect(parseTargets(bytes, 'targets').targets.size).toBe(40_000)
-    expect(performance.now() - begun).toBeLessThan(2000)
+    expect(process.cpuUsage(begun).user / 1000).toBeLessThan(2000)
   })
 
   it('does not grow with nesting, which is bounded', () => {
