@@ -13,8 +13,8 @@ export default defineConfig(({ mode }) => {
       exclude: ['**/node_modules/**', ...(long ? [] : ['**/*.long.test.ts'])],
       pool: 'forks',
       maxWorkers: long ? 1 : 2,
-      testTimeout: long ? 30 * 60_000 : 30_000,
-      hookTimeout: long ? 5 * 60_000 : 30_000,
+      testTimeout: long ? 30 * 60_000 : 60_000,
+      hookTimeout: long ? 5 * 60_000 : 60_000,
     },
   }
 })
