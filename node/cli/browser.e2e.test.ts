@@ -66,7 +66,9 @@ describe.runIf(isHere)('in Chromium', () => {
   it('a published page shows its pictures', async () => {
     const page = await openPage('/data/health/hands-and-water/index.html')
     await page.waitForFunction('[...document.images].every(image => image.complete)')
-    const broken = await page.evaluate('[...document.images].filter(image => image.naturalWidth === 0).length')
+    const broken = await page.evaluate(
+      '[...document.images].filter(image => image.naturalWidth === 0).length',
+    )
     expect(broken).toBe(0)
     await page.close()
   })

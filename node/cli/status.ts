@@ -56,8 +56,17 @@ function textOf(report: StatusReport): string {
   return lines.join('\n')
 }
 
-function scrubLine({ state, days, rounds, extents, extentsTotal, damaged, verifiedSince }: ScrubReport): string {
-  const since = verifiedSince === null ? 'not everything was proven yet' : `every byte proven since ${verifiedSince}`
+function scrubLine({
+  state,
+  days,
+  rounds,
+  extents,
+  extentsTotal,
+  damaged,
+  verifiedSince,
+}: ScrubReport): string {
+  const since =
+    verifiedSince === null ? 'not everything was proven yet' : `every byte proven since ${verifiedSince}`
   return `Scrub: ${since}, within ${days} days again (${state}, ${extents} of ${extentsTotal}, round ${rounds + 1}; ${damaged} damaged)`
 }
 
