@@ -70,7 +70,9 @@ function findingsOf({ path, text }: Source): string[] {
 }
 
 function isTest(path: string): boolean {
-  return /\.test\.ts$|(?:^|\/)(?:testing|vectors)\/|(?:^|\/)(?:testing(?:-[\w-]+)?|test-[\w-]+|kill-[\w-]+|[\w-]+-process)\.ts$/.test(path)
+  return /\.test\.ts$|(?:^|\/)(?:testing|vectors)\/|(?:^|\/)(?:testing(?:-[\w-]+)?|test-[\w-]+|kill-[\w-]+|[\w-]+-process)\.ts$/.test(
+    path,
+  )
 }
 
 function areaOf(path: string): string {

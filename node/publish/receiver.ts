@@ -126,7 +126,8 @@ class Receiver {
 
   /** Metadata, whose signatures its reader checks, and targets, which their name proves (I1). */
   async #signedFile(path: string): Promise<Uint8Array | undefined> {
-    const bytes = METADATA_PATH.test(path) || CONTENT_PATH.test(path) ? await this.#storage.read(path) : undefined
+    const bytes =
+      METADATA_PATH.test(path) || CONTENT_PATH.test(path) ? await this.#storage.read(path) : undefined
     if (bytes && !path.startsWith(METADATA) && sha256Of(bytes) !== contentDigestOf(path)) {
       throw new EdgeError('CHUNK_CORRUPT', `${path} is not what its name says`)
     }
