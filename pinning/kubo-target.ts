@@ -81,7 +81,7 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
       const missing = new Set<Cid>([root])
       const seen = new Set<Cid>()
       const { parseNode } = await import('../manifests/unixfs.ts')
-      for await (const block of blocksOfCar(exportedDag(client, CID.parse(root), signal, importMs))) {
+      for await (const block of blocksOfCar(exportedDag(client, CID.parse(root), signal, callMs))) {
         bytesRead += block.bytes.length
         missing.delete(block.cid)
         seen.add(block.cid)
@@ -231,12 +231,23 @@ async function* exportedDag(
   client: KuboRPCClient,
   root: Parameters<KuboRPCClient['dag']['export']>[0],
   signal: AbortSignal,
-  importMs: number,
+  callMs: number,
 ): AsyncGenerator<Uint8Array> {
+  // a large item takes long; a server that hangs is noticed by the first pause
+  const stalled = new AbortController()
+  const timer = setTimeout(() => stalled.abort(new Error(`no byte for ${callMs} ms`)), callMs)
   try {
-    yield* client.dag.export(root, { signal: within(signal, importMs) })
+    for await (const piece of client.dag.export(root, {
+      signal: AbortSignal.any([signal, stalled.signal]),
+      ...HERE_ONLY,
+    })) {
+      yield piece
+      timer.refresh()
+    }
   } catch (cause) {
     throw down(cause)
+  } finally {
+    clearTimeout(timer)
   }
 }
 
