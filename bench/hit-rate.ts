@@ -17,6 +17,7 @@ import { POLICIES, replay } from './hit-rate/always.ts'
 import { runForecast, runLru, runOurs, type LinkResult, type World } from './hit-rate/intermittent.ts'
 import { catalogOf, contactWindows, neighbourRequests, randomOf, type Links } from './hit-rate/link-model.ts'
 import { offlineLimits } from './hit-rate/offline.ts'
+import { runRival } from './hit-rate/real-rivals.ts'
 import { median, medianRatios } from './hit-rate/tally.ts'
 import { loadTrace, withoutUnlogged } from './trace.ts'
 
@@ -29,6 +30,7 @@ const { values } = parseArgs({
     alpha: { type: 'string', default: '1' },
     seeds: { type: 'string', default: '5' },
     neighbours: { type: 'string', default: '0' },
+    rivals: { type: 'boolean', default: false },
   },
 })
 if (values.trace === undefined) throw new Error('--trace FILE is missing')
@@ -46,6 +48,7 @@ console.log(
     capacity,
     links: values.links,
     ...result,
+    ...(values.rivals && { rivals: await realRivals() }),
     seeds: seeds.length,
     cpu: cpus()[0]?.model,
     cores: availableParallelism(),
@@ -58,7 +61,8 @@ function alwaysOn() {
   if (!make) throw new Error(`--policy: one of ${Object.keys(POLICIES).join(', ')}`)
   const alpha = Number(values.alpha)
   const run = (seed: number) => replay(trace, make({ capacityBytes, alpha, seed }))
-  run(0) // the compiler's warm-up does not count
+  // the compiler's warm-up does not count
+  for (let warm = 0; warm < 100_000; warm += trace.key.length) run(0)
   const runs = seeds.map(run)
   return {
     policy: values.policy,
@@ -68,6 +72,17 @@ function alwaysOn() {
     lru: replay(trace, POLICIES['lru']!({ capacityBytes, alpha, seed: 1 })),
     ...offlineLimits(trace, capacityBytes),
     cpuUsPerRequest: median(runs.map(one => one.cpuUsPerRequest)),
+  }
+}
+
+/** On one seed's link: a run takes minutes. */
+async function realRivals() {
+  const links = values.links === 'always' ? undefined : values.links === 'nightly' ? 'nightly' : 'harsh'
+  const cut = links ? withoutUnlogged(trace) : trace
+  const open = links && contactWindows(cut, links, randomOf(101))
+  return {
+    nginx: await runRival('nginx', cut, capacityBytes, open),
+    varnish: await runRival('varnish', cut, capacityBytes, open),
   }
 }
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { asked, askedNearby, Forecast, valueOf, type Asked } from './value.ts'
+import { asked, askedNearby, Forecast, planKeep, valueOf, type Asked } from './value.ts'
 
 const DAY = 86_400
 
@@ -68,4 +68,39 @@ describe('the forecast', () => {
 it('values a small item above a large one asked for as often, and classes far apart', () => {
   expect(valueOf(1, 1000, 1)).toBeGreaterThan(valueOf(1, 2000, 1))
   expect(valueOf(1, 1000, 16)).toBeGreaterThan(valueOf(8, 1000, 1))
+})
+
+describe('what to keep', () => {
+  const someCandidates = fc
+    .array(fc.tuple(fc.integer({ min: 1, max: 50 }), fc.double({ min: 0, max: 10, noNaN: true })), {
+      maxLength: 40,
+    })
+    .map(list => list.map(([sizeBytes, value], key) => ({ key, sizeBytes, value })))
+
+  it('fits, and is at least as good as plain greedy', () => {
+    fc.assert(
+      fc.property(someCandidates, fc.integer({ min: 1, max: 200 }), (candidates, capacity) => {
+        const keep = planKeep(candidates, capacity)
+        const chosen = candidates.filter(({ key }) => keep.has(key))
+        const bytes = chosen.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+        expect(bytes).toBeLessThanOrEqual(capacity)
+
+        let room = capacity
+        let greedy = 0
+        for (const { sizeBytes, value } of candidates.toSorted((a, b) => b.value - a.value)) {
+          if (sizeBytes > room) continue
+          room -= sizeBytes
+          greedy += sizeBytes * value
+        }
+        const worth = chosen.reduce((sum, { sizeBytes, value }) => sum + sizeBytes * value, 0)
+        expect(worth).toBeGreaterThanOrEqual(greedy - 1e-9)
+      }),
+    )
+  })
+
+  it('gives up several small ones for a large one that is worth more than all of them', () => {
+    const small = Array.from({ length: 5 }, (_, key) => ({ key, sizeBytes: 10, value: 1.1 }))
+    const large = { key: 9, sizeBytes: 100, value: 1 }
+    expect([...planKeep([...small, large], 100)]).toEqual([9])
+  })
 })

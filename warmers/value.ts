@@ -24,12 +24,14 @@ export interface Prospect {
 /** Classes P0 to P3. The gaps are wide: demand orders items within a class far more than across. */
 export const CLASS_WEIGHTS = [16, 4, 1, 0.25] as const
 /**
- * 1 counts requests, 0 counts bytes. Where bytes come through windows, .65 keeps most of both: on
- * the mirror trace at 25 %, .76 of requests and .60 of bytes (bench/hit-rate).
+ * 1 counts requests, 0 counts bytes. Where bytes come through windows, .6 keeps most of both: on
+ * the mirror trace at 25 %, .76 of requests and .62 of bytes (bench/hit-rate).
  */
-export const SIZE_EXPONENT = 0.65
+export const SIZE_EXPONENT = 0.6
 
 const DAY_SECONDS = 86_400
+/** Large ones looked at a second time, per plan. */
+const EXCHANGES_MAX = 200
 const HALF_LIFE_SECONDS = 7 * DAY_SECONDS
 /** A neighbour's request says a third of what our own says. */
 const NEARBY = 1 / 3
@@ -59,18 +61,58 @@ export interface Candidate {
 }
 
 /**
- * What to hold when the next window ends, of all that is here or could be fetched: the most valuable
- * that fit, in the order in which to fetch them.
+ * What to hold when the next window ends, of all that is here or could be fetched: greedy by value,
+ * then each large one that did not fit takes the place of several that are worth less together.
+ * @returns keys in the order in which to fetch them, most valuable per byte first.
  */
 export function planKeep(candidates: readonly Candidate[], capacityBytes: number): Set<number> {
-  const keep = new Set<number>()
+  const kept = new Set<Candidate>()
+  const skipped: Candidate[] = []
   let room = capacityBytes
-  for (const { key, sizeBytes } of candidates.toSorted((a, b) => b.value - a.value)) {
-    if (sizeBytes > room) continue
-    room -= sizeBytes
-    keep.add(key)
+  for (const candidate of candidates.toSorted((a, b) => b.value - a.value)) {
+    if (candidate.sizeBytes <= room) {
+      room -= candidate.sizeBytes
+      kept.add(candidate)
+    } else if (candidate.sizeBytes <= capacityBytes) skipped.push(candidate)
   }
-  return keep
+  const lowestFirst = [...kept].reverse()
+  for (const candidate of skipped.slice(0, EXCHANGES_MAX)) {
+    const out = exchangeFor(candidate, lowestFirst, kept, room)
+    if (out === undefined) continue
+    for (const { sizeBytes } of out) room += sizeBytes
+    for (const one of out) kept.delete(one)
+    room -= candidate.sizeBytes
+    kept.add(candidate)
+  }
+  return new Set([...kept].sort((a, b) => b.value - a.value).map(({ key }) => key))
+}
+
+/** Those to give up for `candidate`, worth less than it; undefined when there are none. */
+function exchangeFor(
+  candidate: Candidate,
+  lowestFirst: readonly Candidate[],
+  kept: ReadonlySet<Candidate>,
+  room: number,
+): Candidate[] | undefined {
+  const worth = candidate.value * candidate.sizeBytes
+  const out: Candidate[] = []
+  let spare = room - candidate.sizeBytes
+  let lost = 0
+  for (const one of lowestFirst) {
+    if (spare >= 0) break
+    if (!kept.has(one)) continue
+    out.push(one)
+    spare += one.sizeBytes
+    lost += one.value * one.sizeBytes
+    if (lost > worth) return undefined
+  }
+  if (spare < 0) return undefined
+  // the last ones may have freed more than was needed
+  return out.reverse().filter(({ sizeBytes }) => {
+    if (sizeBytes > spare) return true
+    spare -= sizeBytes
+    return false
+  })
 }
 
 const SHAPE = { rows: 13, columns: 18, rowsApart: 1 }

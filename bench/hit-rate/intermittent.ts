@@ -7,7 +7,16 @@
  * knows the next 14 days. The first tenth of the time is warm-up and not counted.
  */
 import { LearnedPolicy } from '../../node/store/policy/learned-policy.ts'
-import { asked, askedNearby, Forecast, SIZE_EXPONENT, valueOf, type Asked } from '../../warmers/value.ts'
+import {
+  asked,
+  askedNearby,
+  Forecast,
+  planKeep,
+  SIZE_EXPONENT,
+  valueOf,
+  type Asked,
+  type Candidate,
+} from '../../warmers/value.ts'
 import type { Trace } from '../trace.ts'
 import { randomOf, type Catalog, type ContactWindow } from './link-model.ts'
 import { rounded, Tally, type Ratios } from './tally.ts'
@@ -38,8 +47,6 @@ export interface OurOptions {
 
 const DAY = 86_400
 const SAMPLES_PER_PLAN = 500
-/** Candidates come in order of value: after so many in a row that were not taken, none will be. */
-const REJECTED_MAX = 32
 
 /** What a cache does in this world; times only ever grow. */
 interface Actor {
@@ -168,27 +175,27 @@ class Ours implements Actor {
     this.#observe(fromSeconds)
     const { sizeBytes } = this.#world.catalog
     const perDay = new Map<number, number>()
-    const value = new Map<number, number>()
+    const candidates: Candidate[] = []
     for (const item of this.#published(fromSeconds)) {
       const expected = this.#expected(item, fromSeconds)
       perDay.set(item, expected)
-      value.set(item, valueOf(expected, sizeBytes[item]!, 1))
+      candidates.push({
+        key: item,
+        sizeBytes: sizeBytes[item]!,
+        value: valueOf(expected, sizeBytes[item]!, 1),
+      })
     }
-    for (const item of this.#residents) this.#policy.admit(item, sizeBytes[item]!, perDay.get(item)!)
-
-    const order = [...value.keys()].sort((a, b) => value.get(b)! - value.get(a)!)
+    const keep = planKeep(candidates, this.#world.capacityBytes)
+    // what is not planned for goes first; what is, stays until it was used
+    for (const item of this.#residents) {
+      this.#policy.admit(item, sizeBytes[item]!, keep.has(item) ? perDay.get(item)! : 0)
+    }
     let seconds = fromSeconds
-    let rejected = 0
-    for (const item of order) {
-      if (rejected === REJECTED_MAX) break
+    for (const item of keep) {
       if (this.#residents.has(item)) continue
       const arrival = seconds + sizeBytes[item]! / bytesPerSecond
       if (arrival > toSeconds) continue
-      if (!this.#follow(item, this.#policy.admit(item, sizeBytes[item]!, perDay.get(item)!))) {
-        rejected++
-        continue
-      }
-      rejected = 0
+      if (!this.#follow(item, this.#policy.admit(item, sizeBytes[item]!, perDay.get(item)!))) continue
       seconds = arrival
       this.#arrives[item] = arrival
       this.#fetched.add(item, false)
