@@ -75,7 +75,7 @@ export function planKeep(candidates: readonly Candidate[], capacityBytes: number
       kept.add(candidate)
     } else if (candidate.sizeBytes <= capacityBytes) skipped.push(candidate)
   }
-  const lowestFirst = [...kept].reverse()
+  const lowestFirst = [...kept].toReversed()
   for (const candidate of skipped.slice(0, EXCHANGES_MAX)) {
     const out = exchangeFor(candidate, lowestFirst, kept, room)
     if (out === undefined) continue
@@ -108,7 +108,7 @@ function exchangeFor(
   }
   if (spare < 0) return undefined
   // the last ones may have freed more than was needed
-  return out.reverse().filter(({ sizeBytes }) => {
+  return out.toReversed().filter(({ sizeBytes }) => {
     if (sizeBytes > spare) return true
     spare -= sizeBytes
     return false
