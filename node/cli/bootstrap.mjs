@@ -176,8 +176,9 @@ function underLock(work) {
 function handOver(runtime, [script, ...rest]) {
   const full = [join(ROOT, script), ...rest]
   const env = {
-    NODE_COMPILE_CACHE: join(ROOT, 'node_modules', '.cache', 'node'), // this and the next as in `tower`
+    NODE_COMPILE_CACHE: join(ROOT, 'node_modules', '.cache', 'node'), // this and the next two as in `tower`
     MALLOC_ARENA_MAX: '1',
+    MALLOC_TRIM_THRESHOLD_: '1048576',
     ...process.env,
     PATH: [BIN, process.env.PATH, SYSTEM_BIN].filter(Boolean).join(delimiter),
   }
