@@ -7,6 +7,7 @@
  */
 import type { ChunkRule, ExtentRef } from '../extent.ts'
 import type { NewStream } from './containers.ts'
+import { extended, type ReadOld } from './extension.ts'
 import type { Match, Matches } from './match-pool.ts'
 import type { AddressRange, Operation } from './part.ts'
 
@@ -79,7 +80,7 @@ export async function draftOf(
   bytes: Uint8Array,
   matches: Matches,
   streams: readonly NewStream[],
-  oldBytes: (ranges: readonly AddressRange[]) => Promise<Uint8Array>,
+  oldBytes: ReadOld,
 ): Promise<Draft> {
   const equal = joined(matches.equal)
   const few = literally(
@@ -131,8 +132,9 @@ function literally(bytes: Uint8Array, copies: readonly Match[]): Said {
 async function withDifferences(
   bytes: Uint8Array,
   { alike, equal }: Matches,
-  oldBytes: (ranges: readonly AddressRange[]) => Promise<Uint8Array>,
+  oldBytes: ReadOld,
 ): Promise<Said> {
+  const worthIt = alike.filter(({ equalBytes }) => equalBytes >= ALIKE_EQUAL_BYTES_MIN)
   const apart = joined(equal).filter(({ length }) => length >= EQUAL_APART_BYTES_MIN)
   const operations: Operation[] = []
   const literals: Uint8Array[] = []
@@ -148,9 +150,8 @@ async function withDifferences(
       )
     at = to
   }
-  for (const { at: from, length, address, equalBytes } of alike) {
+  for (const { at: from, length, address, equalBytes } of await extended(worthIt, bytes, oldBytes)) {
     const end = from + length
-    if (equalBytes < ALIKE_EQUAL_BYTES_MIN || equalBytes < length / 2) continue
     let next = from
     while (nextApart < apart.length && apart[nextApart]!.at < end) {
       const exact = apart[nextApart]!

@@ -39,7 +39,7 @@ const LONG_BYTES = 4096
 /** On the diagonal even short matches are meant. */
 const DIAGONAL_BYTES_MIN = 8
 /** Another place must explain this many bytes more than the diagonal. */
-const LEAP_BYTES = 8
+const LEAP_BYTES = 5
 const DIFFERENCE_BYTES_MAX = 64
 const EQUAL_BYTES_MIN = 64
 const PRIME = 0x01000193

@@ -50,16 +50,27 @@ const USUAL_RULE = 2
 const NO_RULE: DictionaryRule = { around: 0, ahead: 0 }
 const FAST_LEVEL = 3
 const ESTIMATE_LEVEL = 6
-const CLOSE_LEVEL = 19
 const GOOD_LEVEL = 19
 const BEST_LEVEL = 22
-/** Up to this many literals, that shrink to less than this, everything is tried at the best level. */
+/** What the good level makes of what the estimate's level makes. */
+const ESTIMATE_FACTOR = 0.85
+/** An operation, packed. */
+const OPERATION_BYTES = 4.5
+/** Literals that shrink to less than this at the fast level are worth an effort. */
+const SHRUNK_RATIO_MAX = 0.5
+/** Up to this many in a part, several dictionaries are tried. */
 const THOROUGH_BYTES = 1024 * 1024
-const THOROUGH_RATIO_MAX = 0.5
+/** Per delta: literals for which the ways are compared at the good level, all ways together, and packed at the best. */
+const CLOSELY_BYTES = 6 * 1024 * 1024
+const BEST_BYTES = 4 * 1024 * 1024
+
+type Effort = 'thorough' | 'best' | 'usual'
 
 export class PartBuilder {
   readonly #layout: OldLayout
   readonly #old: OldBytes
+  #closelyLeft = CLOSELY_BYTES
+  #bestLeft = BEST_BYTES
 
   constructor(layout: OldLayout, old: OldBytes) {
     this.#layout = layout
@@ -73,14 +84,14 @@ export class PartBuilder {
         drafts,
       ),
     )
-    const thorough = await this.#isWorthTrying(candidates[0]!)
+    const closely = await this.#isWorthLookingClosely(candidates)
     let best: { size: number; candidate: Candidate } | undefined
     for (const candidate of candidates.length > 1 ? candidates : []) {
-      const size = await this.#estimate(candidate, thorough ? CLOSE_LEVEL : ESTIMATE_LEVEL)
+      const size = await this.#estimate(candidate, closely)
       if (!best || size < best.size) best = { size, candidate }
     }
     const candidate = best?.candidate ?? candidates[0]!
-    const content = await this.#content(candidate, thorough)
+    const content = await this.#content(candidate, await this.#effortFor(candidate))
     const bases = candidate.bases.filter(index => !this.#layout.extents[index]!.stream)
     return {
       stored: await encodePart(content),
@@ -119,58 +130,84 @@ export class PartBuilder {
     }
   }
 
-  /** Little, and not pictures and the like, of which the best level takes no more off. */
-  async #isWorthTrying(candidate: Candidate): Promise<boolean> {
+  /** Not pictures and the like, of which no level takes more off; and only so much in one delta. */
+  async #isWorthLookingClosely(candidates: readonly Candidate[]): Promise<boolean> {
+    const bytes = candidates.reduce((sum, { literals }) => sum + literals.length, 0)
+    if (candidates.length < 2 || bytes > this.#closelyLeft || !(await this.#shrinks(candidates[0]!)))
+      return false
+    this.#closelyLeft -= bytes
+    return true
+  }
+
+  async #effortFor(candidate: Candidate): Promise<Effort> {
     const { length } = candidate.literals
-    return (
-      length <= THOROUGH_BYTES &&
-      (await this.#estimate(candidate, FAST_LEVEL)) < length * THOROUGH_RATIO_MAX + 1024
-    )
+    if (length > this.#bestLeft || !(await this.#shrinks(candidate))) return 'usual'
+    this.#bestLeft -= length
+    return length <= THOROUGH_BYTES ? 'thorough' : 'best'
   }
 
-  async #estimate(candidate: Candidate, level: number): Promise<number> {
-    const { literals, differences, extents } = candidate
-    let bytes = (await pack(differences, NONE, level)).stored.length
-    for (let from = 0; from < literals.length; from += FRAME_RAW_BYTES_MAX) {
-      const { choices, usual } = this.#choicesFor(candidate, from)
-      const dictionary = await this.#dictionary(candidate, from, choices[usual]!)
-      bytes += (await pack(literals.subarray(from, from + FRAME_RAW_BYTES_MAX), dictionary, level)).stored
-        .length
+  async #shrinks(candidate: Candidate): Promise<boolean> {
+    const { length } = candidate.literals
+    return (await this.#sizeOf(candidate, FAST_LEVEL)) < length * SHRUNK_RATIO_MAX + 1024
+  }
+
+  async #estimate(candidate: Candidate, closely: boolean): Promise<number> {
+    const size = await this.#sizeOf(candidate, closely ? GOOD_LEVEL : ESTIMATE_LEVEL)
+    const differences = (await pack(candidate.differences, NONE, closely ? GOOD_LEVEL : ESTIMATE_LEVEL))
+      .stored.length
+    const operations = candidate.extents.reduce((sum, { length }) => sum + length, 0)
+    return size * (closely ? 1 : ESTIMATE_FACTOR) + differences + operations * OPERATION_BYTES
+  }
+
+  /** Of the literals. */
+  async #sizeOf(candidate: Candidate, level: number): Promise<number> {
+    let bytes = 0
+    for (let from = 0; from < candidate.literals.length; from += FRAME_RAW_BYTES_MAX) {
+      const choice = await this.#likelyChoice(candidate, from)
+      bytes += (await this.#attempt(candidate, from, choice, level)).section.stored.length
     }
-    // An operation takes four to five bytes.
-    return bytes + extents.reduce((sum, operations) => sum + operations.length * 4.5, 0)
+    return bytes
   }
 
-  async #content(candidate: Candidate, thorough: boolean): Promise<PartContent> {
+  async #attempt(candidate: Candidate, from: number, choice: Choice, level: number): Promise<PartFrame> {
+    const bytes = candidate.literals.subarray(from, from + FRAME_RAW_BYTES_MAX)
+    return { ...choice, section: await pack(bytes, await this.#dictionary(candidate, from, choice), level) }
+  }
+
+  /** By a fast look: the usual dictionary, or one with further blocks. */
+  async #likelyChoice(candidate: Candidate, from: number): Promise<Choice> {
+    const { choices, usual, extended } = this.#choicesFor(candidate, from)
+    const plain = choices[usual]!
+    if (!extended) return plain
+    const [without, withBlocks] = [
+      await this.#attempt(candidate, from, plain, ESTIMATE_LEVEL),
+      await this.#attempt(candidate, from, extended, ESTIMATE_LEVEL),
+    ]
+    return withBlocks.section.stored.length < without.section.stored.length ? extended : plain
+  }
+
+  async #content(candidate: Candidate, effort: Effort): Promise<PartContent> {
     const { literals, differences, extents } = candidate
     const frames: PartFrame[] = []
     for (let from = 0; from < literals.length; from += FRAME_RAW_BYTES_MAX)
-      frames.push(await this.#frame(candidate, from, thorough))
+      frames.push(await this.#frame(candidate, from, effort))
     return {
       extents,
       frames,
-      differences: await pack(differences, NONE, GOOD_LEVEL),
+      differences: await pack(differences, NONE, BEST_LEVEL),
       streams: candidate.streams,
     }
   }
 
-  async #frame(candidate: Candidate, from: number, thorough: boolean): Promise<PartFrame> {
-    const bytes = candidate.literals.subarray(from, from + FRAME_RAW_BYTES_MAX)
-    const attempt = async (choice: Choice, level: number): Promise<PartFrame> => {
-      return { ...choice, section: await pack(bytes, await this.#dictionary(candidate, from, choice), level) }
+  async #frame(candidate: Candidate, from: number, effort: Effort): Promise<PartFrame> {
+    if (effort !== 'thorough') {
+      const choice = await this.#likelyChoice(candidate, from)
+      return this.#attempt(candidate, from, choice, effort === 'best' ? BEST_LEVEL : GOOD_LEVEL)
     }
     const { choices, usual, extended } = this.#choicesFor(candidate, from)
-    if (!thorough) {
-      const plain = await attempt(choices[usual]!, ESTIMATE_LEVEL)
-      const more = extended && (await attempt(extended, ESTIMATE_LEVEL))
-      return attempt(
-        more && more.section.stored.length < plain.section.stored.length ? more : plain,
-        GOOD_LEVEL,
-      )
-    }
-    let best = await attempt(choices[usual]!, BEST_LEVEL)
+    let best = await this.#attempt(candidate, from, choices[usual]!, BEST_LEVEL)
     const improve = async (choice: Choice | undefined) => {
-      const other = choice && (await attempt(choice, BEST_LEVEL))
+      const other = choice && (await this.#attempt(candidate, from, choice, BEST_LEVEL))
       const isBetter = other !== undefined && other.section.stored.length < best.section.stored.length
       if (isBetter) best = other
       return isBetter
