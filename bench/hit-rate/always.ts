@@ -38,9 +38,9 @@ export function replay(trace: Trace, policy: KeepPolicy, onRequest?: (hit: boole
   let hot = 0
   const before = process.cpuUsage()
   for (let n = 0; n < key.length; n++) {
-    const { outcome, place } = policy.request(key[n]!, size[n]!, seconds[n]!)
+    const { outcome, place, promote } = policy.request(key[n]!, size[n]!, seconds[n]!)
     const hit = outcome === 'hit'
-    if (hit && place === 'hot') hot++
+    if (hit && place === 'hot' && !promote) hot++
     tally.count(hit, size[n]!)
     onRequest?.(hit)
   }

@@ -139,7 +139,7 @@ export class LruTiers implements TierPolicy {
     // recency is lost at a restart: the store offers everything again, oldest row first
   }
 
-  restore(): number {
+  *restore(): Generator<void, number> {
     return 0
   }
 

@@ -19,9 +19,12 @@ export class PolicyMemory {
     this.#pieces = Number(database.get('SELECT count(*) AS n FROM policy_pieces')?.['n'] ?? 0)
   }
 
-  /** Hands a new policy what was written. */
-  restore(policy: TierPolicy): void {
-    policy.restore(this.#all())
+  /** Hands a new policy what was written, bit by bit: others go on meanwhile. */
+  async restore(policy: TierPolicy, stopped: () => boolean): Promise<void> {
+    for (const _ of policy.restore(this.#all())) {
+      if (stopped()) return
+      await new Promise(resolve => setImmediate(resolve))
+    }
   }
 
   /** Inside a transaction: what changed since the last time, and a piece of a checkpoint under way. */

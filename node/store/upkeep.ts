@@ -74,7 +74,7 @@ export class Upkeep {
     for (const path of this.#asides.splice(0)) this.#parts.salvages.push(new Salvage(path))
     if (this.#parts.salvages.length > 0) this.#parts.rebuilding = true
     await this.adaptToDisk(true)
-    memory.restore(tiers.policy)
+    await memory.restore(tiers.policy, () => this.#parts.stopped)
     await tiers.load()
   }
 

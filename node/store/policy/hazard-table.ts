@@ -8,20 +8,20 @@
  * (row, column), which need not be whole and are clamped to the table.
  */
 
-/** Weight of the prior, in events. Chosen on five traces; 40 is a little worse. */
-const PRIOR_EVENTS = 20
-
 export interface HazardShape {
   readonly rows: number
   readonly columns: number
   /** Rows below this are another kind: they are not smoothed with the rest. */
   readonly rowsApart?: number
+  /** Weight of the prior, in events. 20 was chosen on five traces; 40 is a little worse. */
+  readonly priorEvents?: number
 }
 
 export class HazardTable {
   readonly rows: number
   readonly columns: number
   readonly #rowsApart: number
+  readonly #priorEvents: number
   readonly #rowMax: number
   readonly #columnMax: number
   readonly #events: Float64Array
@@ -33,10 +33,11 @@ export class HazardTable {
   #below = 0
   #right = 0
 
-  constructor({ rows, columns, rowsApart = 0 }: HazardShape) {
+  constructor({ rows, columns, rowsApart = 0, priorEvents = 20 }: HazardShape) {
     this.rows = rows
     this.columns = columns
     this.#rowsApart = rowsApart
+    this.#priorEvents = priorEvents
     this.#rowMax = rows - 1.001
     this.#columnMax = columns - 1.001
     this.#events = new Float64Array(rows * columns)
@@ -83,8 +84,8 @@ export class HazardTable {
   refit(prior: Float64Array): void {
     const correction = this.#correction
     for (let cell = 0; cell < prior.length; cell++) {
-      const events = this.#events[cell]! + PRIOR_EVENTS
-      const expected = this.#exposure[cell]! * prior[cell]! + PRIOR_EVENTS
+      const events = this.#events[cell]! + this.#priorEvents
+      const expected = this.#exposure[cell]! * prior[cell]! + this.#priorEvents
       correction[cell] = Math.log2(events / expected)
     }
     for (let row = 0; row < this.rows; row++) {

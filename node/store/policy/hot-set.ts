@@ -4,11 +4,17 @@
  * An extent enters when its requests per byte beat the worst of a few sampled ones by a margin, so
  * that bytes are not copied back and forth between equals (each copy costs NVMe writes). A large
  * extent must have been asked for repeatedly first. Sampling needs no second set of links: the list
- * may hold stale entries, which go when a sample meets them.
+ * may hold stale entries, which go when a sample meets them. The worst that samples met so far are
+ * remembered, so that a few new ones each time do (Redis does the same for its keys); and who is
+ * worth less than the worst one lately is mostly turned away unsampled.
  */
+import { xorshift } from './random.ts'
 import { HOT, LISTED_HOT, type Slots } from './slots.ts'
 
-const SAMPLES = 12
+const SAMPLES = 4
+const POOL = 16
+/** Of those that look too poor, one in so many is compared with fresh samples all the same. */
+const LOOK_AGAIN = 3
 /** In octaves of requests per byte. */
 const MARGIN = 0.5
 /** Larger than this share of the hot tier is large. */
@@ -25,12 +31,17 @@ export class HotSet {
   readonly #density: (slot: number) => number
   #list = new Int32Array(256)
   #listed = 0
+  /** Slots that samples met, worst first; by now they may be better, or gone. */
+  readonly #pool: { slot: number; density: number }[] = []
+  /** The density that was not poor enough lately. */
+  #threshold = -Infinity
+  #turnedAway = 0
 
-  constructor(slots: Slots, bytesMax: number, density: (slot: number) => number, random: () => number) {
+  constructor(slots: Slots, bytesMax: number, density: (slot: number) => number, seed: number) {
     this.#slots = slots
     this.bytesMax = bytesMax
     this.#density = density
-    this.#random = random
+    this.#random = xorshift(seed)
   }
 
   get memoryBytes(): number {
@@ -50,10 +61,12 @@ export class HotSet {
     const first = demoted.length
     let missing = size - (this.bytesMax - this.usedBytes)
     const limit = density - MARGIN
+    if (missing > 0 && limit < this.#threshold && ++this.#turnedAway % LOOK_AGAIN !== 0) return false
     while (missing > 0) {
-      const victim = this.#worstOfSample()
-      const full = demoted.length - first === DEMOTIONS_MAX
-      if (victim === undefined || full || this.#density(victim) > limit) {
+      const victim = this.#worst()
+      const worst = victim === undefined ? Infinity : this.#density(victim)
+      if (victim === undefined || worst > limit || demoted.length - first === DEMOTIONS_MAX) {
+        this.#threshold = worst
         for (const back of demoted.splice(first)) this.add(back)
         return false
       }
@@ -68,7 +81,7 @@ export class HotSet {
   /** Entries that must leave because the tier has become smaller. */
   shrink(demoted: number[]): void {
     while (this.usedBytes > this.bytesMax) {
-      const victim = this.#worstOfSample()
+      const victim = this.#worst()
       if (victim === undefined) break
       this.delete(victim)
       demoted.push(victim)
@@ -96,25 +109,40 @@ export class HotSet {
     this.#slots.state[slot]! &= ~HOT
   }
 
-  #worstOfSample(): number | undefined {
+  #worst(): number | undefined {
+    this.#sample()
     const { state } = this.#slots
-    let worst: number | undefined
-    let worstDensity = Infinity
+    const pool = this.#pool
+    while (pool.length > 0) {
+      const { slot } = pool[0]!
+      const density = this.#density(slot)
+      const isHot = (state[slot]! & HOT) !== 0
+      if (isHot && (pool.length === 1 || density <= pool[1]!.density)) return slot
+      pool.shift()
+      if (isHot) this.#remember(slot, density)
+    }
+    return undefined
+  }
+
+  #sample(): void {
+    const { state } = this.#slots
     for (let n = 0; n < SAMPLES && this.#listed > 0; ) {
       const at = Math.floor(this.#random() * this.#listed)
       const slot = this.#list[at]!
-      if (!(state[slot]! & HOT)) {
-        state[slot]! &= ~LISTED_HOT
-        this.#list[at] = this.#list[--this.#listed]!
+      if (state[slot]! & HOT) {
+        n++
+        if (!this.#pool.some(known => known.slot === slot)) this.#remember(slot, this.#density(slot))
         continue
       }
-      n++
-      const density = this.#density(slot)
-      if (density < worstDensity) {
-        worstDensity = density
-        worst = slot
-      }
+      state[slot]! &= ~LISTED_HOT
+      this.#list[at] = this.#list[--this.#listed]!
     }
-    return worst
+  }
+
+  #remember(slot: number, density: number): void {
+    const at = this.#pool.findIndex(known => density < known.density)
+    if (at >= 0) this.#pool.splice(at, 0, { slot, density })
+    else if (this.#pool.length < POOL) this.#pool.push({ slot, density })
+    if (this.#pool.length > POOL) this.#pool.pop()
   }
 }

@@ -26,7 +26,7 @@ import { NO_PROMISE, promiseOf } from './promise.ts'
 import { Queues } from './queues.ts'
 import { Ranking } from './ranking.ts'
 import { EXEMPT_MASK, EXEMPT_SHIFT, HOT, RESIDENT, Slots } from './slots.ts'
-import { applyPiece, encodePiece } from './snapshot.ts'
+import { applyPiece, ascending, encodePiece } from './snapshot.ts'
 
 export interface LearnedPolicyOptions {
   /** Hot and warm together. */
@@ -44,6 +44,7 @@ const NONE = -1
 const NOBODY: readonly number[] = []
 const GHOSTS_MIN = 4096
 const GHOSTS_PER_RESIDENT = 2
+const RESTORED_AT_ONCE = 5000
 
 export class LearnedPolicy implements TierPolicy {
   readonly name = 'learned'
@@ -67,7 +68,7 @@ export class LearnedPolicy implements TierPolicy {
     this.#demand = new Demand(this.#slots, seed)
     this.#ranking = new Ranking(this.#slots, this.#demand, this.#queues, alpha)
     const density = (slot: number) => this.#demand.logRate(slot) - Math.log2(this.#slots.size[slot]!)
-    this.#hot = new HotSet(this.#slots, hotBytesMax, density, this.#demand.random)
+    this.#hot = new HotSet(this.#slots, hotBytesMax, density, seed)
     this.#changes = journal ? new Changes(this.#slots) : undefined
   }
 
@@ -84,7 +85,7 @@ export class LearnedPolicy implements TierPolicy {
     this.#changes?.note(slot)
 
     if (resident) return this.#stay(slot)
-    const worth = this.#worth(slot, this.#demand.logRateSoon(slot))
+    const worth = this.#worth(slot, this.#demand.logRateSoon(slot, sizeBytes / this.#capacityBytes))
     const victims = reachable ? this.#victimsFor(sizeBytes, worth) : undefined
     if (victims === undefined) return this.#turnAway(slot)
     return this.#settle(slot, victims)
@@ -198,28 +199,32 @@ export class LearnedPolicy implements TierPolicy {
     }
   }
 
-  restore(pieces: Iterable<Uint8Array>): number {
+  *restore(pieces: Iterable<Uint8Array>): Generator<void, number> {
     const slots = this.#slots
     assert.equal(slots.live, 0)
     let refused = 0
-    for (const piece of pieces) if (!applyPiece(piece, slots, this.#demand)) refused++
-
+    for (const piece of pieces) {
+      if (!applyPiece(piece, slots, this.#demand)) refused++
+      yield
+    }
     // Oldest first, so that every queue is in order again.
-    const order = Uint32Array.from({ length: slots.used }, (_, slot) => slot)
-    order.sort((a, b) => slots.last[a]! - slots.last[b]!)
-    for (const slot of order) {
-      const state = slots.state[slot]!
-      if (!(state & RESIDENT)) {
-        this.#haunt(slot)
-        continue
-      }
-      slots.state[slot]! &= ~HOT
-      if (state & EXEMPT_MASK) this.#exemptBytes += slots.size[slot]!
-      this.#reside(slot)
-      if (state & HOT) this.#hot.add(slot)
-      this.#queue(slot)
+    let done = 0
+    for (const slot of ascending(slots.last, slots.used)) {
+      this.#restoreSlot(slot)
+      if (++done % RESTORED_AT_ONCE === 0) yield
     }
     return refused
+  }
+
+  #restoreSlot(slot: number): void {
+    const slots = this.#slots
+    const state = slots.state[slot]!
+    if (!(state & RESIDENT)) return this.#haunt(slot)
+    slots.state[slot]! &= ~HOT
+    if (state & EXEMPT_MASK) this.#exemptBytes += slots.size[slot]!
+    this.#reside(slot)
+    if (state & HOT) this.#hot.add(slot)
+    this.#queue(slot)
   }
 
   // ── decisions ─────────────────────────────────────────────────────────────────────────────────
@@ -232,7 +237,7 @@ export class LearnedPolicy implements TierPolicy {
   #victimsFor(sizeBytes: number, worth: number): readonly number[] | undefined {
     if (sizeBytes > this.#capacityBytes - this.#exemptBytes) return undefined
     const missing = sizeBytes - (this.#capacityBytes - this.#usedBytes)
-    return missing <= 0 ? NOBODY : this.#ranking.victims(missing, worth)
+    return missing <= 0 ? NOBODY : this.#ranking.victims(missing, worth, worth / sizeBytes)
   }
 
   /** A resident, taken out of its queue: back into it, and perhaps up to the hot tier. */
@@ -265,7 +270,7 @@ export class LearnedPolicy implements TierPolicy {
 
   #offerToHot(slot: number, demoted: number[]): boolean {
     if (this.#hot.bytesMax === 0) return false
-    const density = this.#demand.logRateSoon(slot) - Math.log2(this.#slots.size[slot]!)
+    const density = this.#demand.logRateSoon(slot, 0) - Math.log2(this.#slots.size[slot]!)
     return this.#hot.offer(slot, density, demoted)
   }
 
@@ -273,7 +278,7 @@ export class LearnedPolicy implements TierPolicy {
   #makeRoom(): readonly number[] {
     const evict: number[] = []
     while (this.#usedBytes > this.#capacityBytes) {
-      const victims = this.#ranking.victims(1, Infinity)
+      const victims = this.#ranking.victims(1, Infinity, Infinity)
       if (victims === undefined) break
       for (const victim of victims) evict.push(this.#evict(victim))
     }

@@ -80,8 +80,10 @@ export interface TierPolicy extends KeepPolicy {
   /** Everything, in pieces that may be written one by one while the node goes on. */
   checkpoint(recordsMax: number): Generator<Uint8Array>
   /**
-   * Into a policy that knows nothing yet: pieces in the order they were taken.
+   * Into a policy that knows nothing yet: pieces in the order they were taken. Yields every few
+   * milliseconds, so that a node with millions of extents serves meanwhile; the policy must not be
+   * asked for anything else until it has ended.
    * @returns how many pieces were refused as damaged.
    */
-  restore(pieces: Iterable<Uint8Array>): number
+  restore(pieces: Iterable<Uint8Array>): Generator<void, number>
 }

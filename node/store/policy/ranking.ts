@@ -27,6 +27,9 @@ export class Ranking {
   #value = new Float64Array(64)
   #validUntil = new Float64Array(64)
   readonly #victims: number[] = []
+  /** A resident that is worth less per byte than newcomers, but more than any single one; theirs so far. */
+  #claimed = NONE
+  #claims = 0
 
   /** @param queues may hold other queues too; those opened before belong to somebody else. */
   constructor(slots: Slots, demand: Demand, queues: Queues, alpha: number) {
@@ -59,10 +62,13 @@ export class Ranking {
 
   /**
    * The least valuable residents that together free at least `missingBytes`.
+   *
+   * A huge resident that no small newcomer outweighs would keep all of them out for ever, though it
+   * is worth less per byte: so their worth adds up, until together they outweigh it.
    * @param worth the most that they may be worth together: rate times size^(1 - alpha).
    * @returns valid until the next call; undefined when they are worth more, or are not enough.
    */
-  victims(missingBytes: number, worth: number): readonly number[] | undefined {
+  victims(missingBytes: number, worth: number, worthPerByte: number): readonly number[] | undefined {
     const victims = this.#victims
     victims.length = 0
     let missing = missingBytes
@@ -74,13 +80,23 @@ export class Ranking {
         const victim = this.#candidate[lowest]!
         const sizeBytes = this.#slots.size[victim]!
         sum += 2 ** this.#value[lowest]! * sizeBytes
-        if (sum > worth) return this.#undo(lowest)
+        if (sum > worth + (victim === this.#claimed ? this.#claims : 0)) {
+          if (victims.length === 0 && 2 ** this.#value[lowest]! < worthPerByte) this.#claim(victim, worth)
+          return this.#undo(lowest)
+        }
         victims.push(victim)
         missing -= sizeBytes
         this.#setCandidate(lowest, this.queues.newer(victim))
       } while (missing > 0 && this.#valueOf(lowest) < second)
     }
     return victims
+  }
+
+  /** Those that were turned away for `victim` count from now on, together. */
+  #claim(victim: number, worth: number): void {
+    if (victim !== this.#claimed) this.#claims = 0
+    this.#claimed = victim
+    this.#claims += worth
   }
 
   readonly #pair = { lowest: NONE, second: Infinity }

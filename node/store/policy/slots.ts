@@ -32,6 +32,8 @@ export class Slots {
   count = new Float32Array(1024)
   /** When it was last asked for, in requests since `base` of the clock's owner. */
   last = new Uint32Array(1024)
+  /** Time between its last two requests, in eighths of an octave; 0: it was asked for once at most. */
+  gap = new Uint8Array(1024)
   state = new Uint8Array(1024)
   /** What a planner expects of it, coded (`promise.ts`); 0: nothing. */
   promise = new Uint8Array(1024)
@@ -70,6 +72,7 @@ export class Slots {
     this.size[slot] = sizeBytes
     this.count[slot] = 0
     this.last[slot] = 0
+    this.gap[slot] = 0
     this.promise[slot] = 0
     this.state[slot] = LIVE | (this.state[slot]! & STICKY)
     this.#enter(key, slot)
@@ -85,7 +88,7 @@ export class Slots {
   }
 
   get memoryBytes(): number {
-    return this.key.length * (4 + 8 + 4 + 4 + 1 + 1 + 4 + 4 + 2) + this.#index.length * 4
+    return this.key.length * (4 + 8 + 4 + 4 + 1 + 1 + 1 + 4 + 4 + 2) + this.#index.length * 4
   }
 
   #enter(key: number, slot: number): void {
@@ -128,6 +131,7 @@ export class Slots {
     this.size = longer(new Float64Array(length), this.size)
     this.count = longer(new Float32Array(length), this.count)
     this.last = longer(new Uint32Array(length), this.last)
+    this.gap = longer(new Uint8Array(length), this.gap)
     this.state = longer(new Uint8Array(length), this.state)
     this.promise = longer(new Uint8Array(length), this.promise)
     this.prev = longer(new Int32Array(length), this.prev)

@@ -1,22 +1,22 @@
 /**
  * Recency and frequency on disk: pieces that hold some extents' records each, and the learned
- * table. `towerlight-policy-v1`, little endian:
+ * tables. `towerlight-policy-v2`, little endian:
  *
- *     magic "TLP1" · records u32 · now f64 · table 2 × 336 f32 · records · CRC-32 u32
- *     record: key u32 · size f64 · count f32 · age u32 (requests before now) · state u8 · promise u8
+ *     magic "TLP2" · records u32 · now f64 · tables 2 × 336 and 2 × 624 f32 · records · CRC-32 u32
+ *     record: key u32 · size f64 · count f32 · age u32 (requests before now) · state u8 · promise u8 · gap u8
  *
  * Pieces are applied in the order they were taken; the last record of a key counts. A damaged piece
  * is refused whole: its extents are merely less well known. Who holds what is the store's truth, not
  * ours: after a restore it says what we missed (`adopt`, `remove`).
  */
 import { crc32 } from 'node:zlib'
-import { SHAPE, type Demand } from './demand.ts'
+import { GAP_SHAPE, SHAPE, type Demand } from './demand.ts'
 import { EXEMPT } from './policy.ts'
 import { EXEMPT_SHIFT, HOT, LIVE, RESIDENT, type Slots } from './slots.ts'
 
-const MAGIC = 0x31504c54
-const HEAD_BYTES = 4 + 4 + 8 + 2 * SHAPE.rows * SHAPE.columns * 4
-const RECORD_BYTES = 4 + 8 + 4 + 4 + 1 + 1
+const MAGIC = 0x32504c54
+const HEAD_BYTES = 4 + 4 + 8 + 8 * (SHAPE.rows * SHAPE.columns + GAP_SHAPE.rows * GAP_SHAPE.columns)
+const RECORD_BYTES = 4 + 8 + 4 + 4 + 1 + 1 + 1
 const REBASE = 0x8000_0000
 /** Fills do not survive a restart as such: the warmers begin them anew. */
 const KEPT = RESIDENT | HOT | ((EXEMPT.pinned | EXEMPT.mustHave) << EXEMPT_SHIFT)
@@ -29,7 +29,7 @@ export function encodePiece(slots: Slots, demand: Demand, chosen: Iterable<numbe
   view.setUint32(4, records.length, true)
   view.setFloat64(8, demand.now + demand.rebases * REBASE, true)
   let at = 16
-  for (const column of demand.table.evidence) {
+  for (const column of evidenceOf(demand)) {
     for (const value of column) {
       view.setFloat32(at, value, true)
       at += 4
@@ -42,6 +42,7 @@ export function encodePiece(slots: Slots, demand: Demand, chosen: Iterable<numbe
     view.setUint32(at + 16, demand.now - slots.last[slot]!, true)
     view.setUint8(at + 20, slots.state[slot]! & KEPT)
     view.setUint8(at + 21, slots.promise[slot]!)
+    view.setUint8(at + 22, slots.gap[slot]!)
     at += RECORD_BYTES
   }
   view.setUint32(at, crc32(bytes.subarray(0, at)), true)
@@ -59,7 +60,7 @@ export function applyPiece(bytes: Uint8Array, slots: Slots, demand: Demand): boo
 
   demand.resume(view.getFloat64(8, true))
   let at = 16
-  for (const column of demand.table.evidence) {
+  for (const column of evidenceOf(demand)) {
     for (let cell = 0; cell < column.length; cell++) {
       column[cell] = view.getFloat32(at, true)
       at += 4
@@ -75,6 +76,25 @@ export function applyPiece(bytes: Uint8Array, slots: Slots, demand: Demand): boo
     slots.last[slot] = Math.max(0, demand.now - view.getUint32(at + 16, true))
     slots.state[slot] = LIVE | (view.getUint8(at + 20) & KEPT)
     slots.promise[slot] = view.getUint8(at + 21)
+    slots.gap[slot] = view.getUint8(at + 22)
   }
   return true
+}
+
+function evidenceOf({ table, gaps }: Demand): readonly Float64Array[] {
+  return [...table.evidence, ...gaps.evidence]
+}
+
+/** The first `length` indexes of `column` in the order of their values: a radix sort, 16 bits at a time. */
+export function ascending(column: Uint32Array, length: number): Uint32Array {
+  let order = Uint32Array.from({ length }, (_, slot) => slot)
+  let spare = new Uint32Array(length)
+  for (const shift of [0, 16]) {
+    const starts = new Uint32Array(65_537)
+    for (let slot = 0; slot < length; slot++) starts[((column[slot]! >>> shift) & 0xffff) + 1]!++
+    for (let n = 1; n < starts.length; n++) starts[n]! += starts[n - 1]!
+    for (const slot of order) spare[starts[(column[slot]! >>> shift) & 0xffff]!++] = slot
+    ;[order, spare] = [spare, order]
+  }
+  return order
 }
