@@ -64,6 +64,11 @@ const Settings = z.strictObject({
     .optional()
     .describe('Redis for the queue; absent = jobs run inside the node'),
   fetchConnections: count.min(1).max(64).default(6).describe('connections to an upstream at once'),
+  fillWorkers: count
+    .min(0)
+    .max(16)
+    .default(0)
+    .describe('processes beside the owner that receive fills; 0 = it does so itself; needs Redis'),
   refreshSeconds: count.min(1).default(300).describe('time between looks for new releases'),
   ipfsApi: listOf(httpUrl).default([]).describe("Kubo's RPC addresses: pins, and healing"),
   s3Url: httpUrl.optional().describe('S3 bucket http://KEY:SECRET@host:port/bucket: pins, and healing'),
@@ -99,6 +104,7 @@ const VARIABLES = {
   mirror: 'TOWER_MIRROR',
   redisUrl: 'REDIS_URL',
   fetchConnections: 'TOWER_FETCH_CONNECTIONS',
+  fillWorkers: 'TOWER_FILL_WORKERS',
   refreshSeconds: 'TOWER_REFRESH_SECONDS',
   ipfsApi: 'TOWER_IPFS_API',
   s3Url: 'TOWER_S3_URL',

@@ -66,6 +66,12 @@ export async function startNode(
     readPower: () => readPower(config.powerSupply),
     refreshMs: config.refreshSeconds * 1000,
   })
+  if (config.redisUrl && owner.linkSettings.some(({ windows }) => windows)) {
+    const { openBullWindows } = await import('../warmers/bull-windows.ts')
+    const wake = () => warmer.wake()
+    const { redisUrl } = config
+    stack.use(openBullWindows({ redisUrl, prefix: owner.nodeId, links: owner.linkSettings, onBegin: wake }))
+  }
   const renditions = await openRenditions(config, stack)
   const scrubbing = new Scrubbing({
     store: owner.store,

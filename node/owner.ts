@@ -110,7 +110,9 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
     }),
   )
   const nodeId = await nodeIdOf(config.data)
-  const queue = stack.use(config.redisUrl ? await openRedisQueue(config.redisUrl, nodeId) : openLocalQueue())
+  const queue = stack.use(
+    config.redisUrl ? await openRedisQueue(config.redisUrl, nodeId, config) : openLocalQueue(),
+  )
   const tools: FillTools = {
     upstreams: links.upstreams,
     demand,
@@ -286,9 +288,13 @@ async function openKeptLedger(path: string): Promise<Ledger> {
 }
 
 /** Loaded only where there is a Redis: it takes 25 MB of memory. */
-async function openRedisQueue(redisUrl: string, prefix: string) {
+async function openRedisQueue(
+  redisUrl: string,
+  prefix: string,
+  { fillWorkers: processes, fetchConnections: concurrency }: NodeConfig,
+) {
   const { openBullQueue } = await import('../warmers/bull-queue.ts')
-  return openBullQueue({ redisUrl, prefix })
+  return openBullQueue({ redisUrl, prefix, ...(processes > 0 && { workers: { processes, concurrency } }) })
 }
 
 async function nodeIdOf(folder: string): Promise<string> {

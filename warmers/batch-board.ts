@@ -10,8 +10,11 @@ import { isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import type { BatchResult } from './run-batch.ts'
 import type { Batch } from './plan-fill.ts'
+import type { Upstream } from './upstream.ts'
 
-export type RunBatch = (batch: Batch, options: Abortable) => Promise<BatchResult>
+/** By which way an executor reads: through a process of its own; as it is when absent. */
+export type Via = (upstreams: readonly Upstream[]) => readonly Upstream[]
+export type RunBatch = (batch: Batch, options: Abortable, via?: Via) => Promise<BatchResult>
 
 export interface BatchEnd {
   readonly batch: Batch
@@ -92,13 +95,13 @@ export class BatchBoard {
    * Runs one batch: the one named, or the first that may run now. Errors end up with `onEnd`, too.
    * `none`: it has ended or runs elsewhere, or there is nothing left to take.
    */
-  async runOne(executor: string, options: Abortable, id?: string): Promise<RunState> {
+  async runOne(executor: string, options: Abortable, id?: string, via?: Via): Promise<RunState> {
     const entry = this.#take(id)
     if (!entry) return this.#pauseOf(id)
     const { batch } = entry
     this.#running++
     try {
-      const result = await this.#run(batch, options)
+      const result = await this.#run(batch, options, via)
       this.#end(entry)
       this.#onEnd({ batch, executor, result, again: false })
       return { state: 'done', result }

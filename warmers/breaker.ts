@@ -19,13 +19,13 @@ const HEALTH = new WeakMap<Upstream, Health>()
 /** Those that work first, each group in its own order. */
 export function byHealth(upstreams: readonly Upstream[]): Upstream[] {
   const now = performance.now()
-  const isResting = (upstream: Upstream) => (HEALTH.get(upstream)?.until ?? 0) > now
+  const isResting = (upstream: Upstream) => (HEALTH.get(upstream.base ?? upstream)?.until ?? 0) > now
   return upstreams.toSorted((a, b) => Number(isResting(a)) - Number(isResting(b)))
 }
 
 export function reportUpstream(upstream: Upstream, what: 'served' | 'failed' | 'lied'): void {
-  const health = HEALTH.get(upstream) ?? { failures: 0, pauseMs: PAUSE_MS, until: 0 }
-  HEALTH.set(upstream, health)
+  const health = HEALTH.get(upstream.base ?? upstream) ?? { failures: 0, pauseMs: PAUSE_MS, until: 0 }
+  HEALTH.set(upstream.base ?? upstream, health)
   if (what === 'served') {
     health.failures = 0
     health.pauseMs = PAUSE_MS

@@ -11,7 +11,7 @@ import type { Batch } from './plan-fill.ts'
 import { temporaryFolder } from './testing.ts'
 
 async function redisServer(): Promise<
-  AsyncDisposable & { url: string; start(): Promise<void>; kill(): Promise<void> }
+  AsyncDisposable & { url: string; pid: number; start(): Promise<void>; kill(): Promise<void> }
 > {
   const folder = await temporaryFolder()
   const url = `${folder.path}/redis.sock`
@@ -31,6 +31,9 @@ async function redisServer(): Promise<
   await start()
   return {
     url,
+    get pid() {
+      return child!.pid!
+    },
     start,
     kill,
     async [Symbol.asyncDispose]() {
@@ -118,6 +121,30 @@ describe('batches through BullMQ', () => {
     }
   })
 
+  it('are the lowest jobs of a flow: window, dataset, batches; one that fails for good does not hold it up', async () => {
+    await using redis = await redisServer()
+    await using queue = openBullQueue({ redisUrl: redis.url, prefix: 'node-a' })
+    const look = new Queue('fill', { connection: { path: redis.url }, prefix: 'node-a' })
+    const hold = Promise.withResolvers<void>()
+    const { board } = boardOf(batches(6), async ({ id }) => {
+      if (id === 'batch0') throw new EdgeError('PACK_INVALID', 'for good')
+      await hold.promise
+      return { contentBytes: 1, fallbacks: [] }
+    })
+    const draining = queue.drain(board, { concurrency: 2, window: 'night' }, { signal })
+    await expect.poll(() => board.open).toBe(5)
+    const above = await look.getJobs(['waiting-children'])
+    expect(above.map(({ name }) => name).toSorted()).toEqual(['health/who', 'window night'])
+    const dataset = above.find(({ name }) => name === 'health/who')!
+    await expect.poll(async () => (await dataset.getDependenciesCount()).unprocessed).toBe(5)
+    hold.resolve()
+    await draining
+    await expect
+      .poll(async () => Object.values(await look.getJobCounts()).every(count => count === 0))
+      .toBe(true)
+    await look.close()
+  })
+
   it('of two nodes with one Redis stay apart', async () => {
     await using redis = await redisServer()
     await using a = openBullQueue({ redisUrl: redis.url, prefix: 'node-a' })
@@ -176,6 +203,10 @@ describe('without Redis', () => {
         await redis.start()
       },
     ],
+    [
+      'hung',
+      async (redis: Awaited<ReturnType<typeof redisServer>>) => void process.kill(redis.pid, 'SIGSTOP'),
+    ],
   ])('that is %s in the middle, the rest runs, none twice', async (_, harm) => {
     await using redis = await redisServer()
     await using queue = openBullQueue({ redisUrl: redis.url, prefix: 'node-a', patienceMs: 1000 })
@@ -192,6 +223,23 @@ describe('without Redis', () => {
         .map(({ id }) => id)
         .toSorted(),
     )
+  })
+
+  it('that was emptied, jobs are offered again', async () => {
+    await using redis = await redisServer()
+    await using queue = openBullQueue({ redisUrl: redis.url, prefix: 'node-a' })
+    const { board, ran, ends } = boardOf(batches(12), async () => {
+      await sleep(20)
+      return { contentBytes: 1, fallbacks: [] }
+    })
+    const draining = queue.drain(board, { concurrency: 2, window: 'w' }, { signal })
+    await expect.poll(() => ran.length, { interval: 5 }).toBeGreaterThan(3)
+    const client = new Redis(redis.url)
+    await client.flushall()
+    client.disconnect()
+    await draining
+    expect(new Set(ends.map(({ executor }) => executor))).toEqual(new Set(['bullmq']))
+    expect(ran).toHaveLength(12)
   })
 
   it('closing is bounded', async () => {

@@ -1,168 +1,195 @@
 /**
  * Batches run by BullMQ workers, over Redis: jobs can be seen, counted and retried with the usual
- * tools. Redis is disposable (I8): a job is only a reminder to look at the board, which is in the
- * owner. If Redis is down, slow or emptied, the batches are run in this process within seconds.
+ * tools, as flows: window → dataset → batches. Redis is disposable (I8): a job is only a reminder to
+ * look at the board, which is in the owner. If it was emptied, jobs are offered again; if it is down
+ * or hangs, the batches are run in this process within seconds.
  *
- * Settings and bounds come from trials (DEPENDENCIES.md): locks and stall checks of 5 s, no limit to
- * stalls, nothing kept of failed jobs (a kept one with the same id would block every later one),
- * and no call to Redis is waited for without a bound. How often a batch is tried again, and after
- * which pause, is the board's to say.
+ * How often a batch is tried again, and after which pause, is the board's to say; a batch that failed
+ * for good does not hold up what is above it. Whatever an owner before this one left in the queue is
+ * no work and is removed: only the owner of a store offers jobs under its node's id.
  */
-import { createHash } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { DelayedError, Queue, UnrecoverableError, Worker, type Job } from 'bullmq'
-import { Redis } from 'ioredis'
+import { FlowProducer, Queue, type FlowJobNode, type Worker } from 'bullmq'
+import type { Redis } from 'ioredis'
 import type { Abortable } from '../manifests/extent.ts'
-import type { BatchBoard } from './batch-board.ts'
+import type { BatchBoard, RunState, Via } from './batch-board.ts'
+import {
+  type BullAddress,
+  CALL_MS,
+  connectRedis,
+  type JobData,
+  type JobEnd,
+  openBullWorker,
+  QUEUE,
+  within,
+} from './bull-job.ts'
 import type { FillQueue, Work } from './fill-queue.ts'
+import { type FillWorkers, startFillWorkers } from './fill-workers.ts'
 import { drainLocally } from './local-queue.ts'
+import type { Batch } from './plan-fill.ts'
 
-export interface BullOptions {
-  readonly redisUrl: string
-  /** Separates nodes that share a Redis: the node's id. */
-  readonly prefix: string
+export interface BullOptions extends BullAddress {
+  /** Processes that receive for this one, `concurrency` batches at a time in all; absent: its own worker does. */
+  readonly workers?: { readonly processes: number; readonly concurrency: number } | undefined
   /** How long nothing may happen before this process runs batches itself. */
   readonly patienceMs?: number
   readonly onState?: (state: 'redis' | 'local', why: string) => void
 }
 
-const QUEUE = 'fill'
-const LOCK_MS = 5000
-const CALL_MS = 2000
 const LOOK_MS = 250
 const PATIENCE_MS = 3000
+/** Jobs of a flow are added in one transaction: so many take half a second. */
+const FLOW_JOBS_MAX = 2000
+/** BullMQ's lowest priority is 2^21; a job without one would run before all others. */
+const PRIORITY_MAX = 2_000_000
 
-interface JobData {
-  readonly board: string
-  readonly batch: string
+export interface BullQueue extends FillQueue {
+  readonly connected: boolean
+  readonly workers: Pick<FillWorkers, 'pids' | 'ready'> | undefined
 }
 
 /** Returns at once, whether Redis is there or not. */
-export function openBullQueue(options: BullOptions): FillQueue & { readonly connected: boolean } {
-  return new BullQueue(options)
+export function openBullQueue(options: BullOptions): BullQueue {
+  return new RedisQueue(options)
 }
 
-class BullQueue implements FillQueue {
+interface OpenBoard {
+  readonly board: BatchBoard
+  readonly signal: AbortSignal
+}
+
+class RedisQueue implements BullQueue {
   readonly name = 'bullmq'
   readonly #options: BullOptions
   readonly #redis: Redis
   readonly #connections: Redis[] = []
-  readonly #boards = new Map<string, { board: BatchBoard; signal: AbortSignal }>()
+  readonly #boards = new Map<string, OpenBoard>()
+  #clearing: Promise<void> = Promise.resolve()
   #queue: Queue<JobData> | undefined
+  #flows: FlowProducer | undefined
   #worker: Worker<JobData> | undefined
+  readonly #processes: FillWorkers | undefined
 
   constructor(options: BullOptions) {
     this.#options = options
     this.#redis = this.#connect({ enableOfflineQueue: false })
+    if (options.workers) {
+      const settings = { ...options.workers, redisUrl: options.redisUrl, prefix: options.prefix }
+      this.#processes = startFillWorkers(settings, (executor, job, via) => this.#run(executor, job, via))
+    }
   }
 
   get connected(): boolean {
     return this.#redis.status === 'ready'
   }
 
+  get workers() {
+    return this.#processes
+  }
+
   async drain(board: BatchBoard, work: Work, { signal }: Abortable): Promise<void> {
     const ended = new AbortController()
     const stop = AbortSignal.any([signal, ended.signal])
-    const id = nameOf(work.window)
+    const id = nameOf(work.window, randomUUID())
     this.#boards.set(id, { board, signal: stop })
     try {
-      const offered = this.#offer(id, board, work.concurrency)
-      offered.catch(() => undefined)
-      await this.#watch(board, work, offered, signal)
+      await this.#watch(id, board, work, signal)
       signal.throwIfAborted()
     } finally {
       ended.abort(new Error('the fill has ended'))
       this.#boards.delete(id)
-      if (this.connected) void this.#queue?.drain(true).catch(() => undefined)
+      void this.#clear()
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     // with Redis down these would wait for ever
-    await within(CALL_MS, Promise.all([this.#worker?.close(true), this.#queue?.close()]))
+    const clients = Promise.all([this.#worker?.close(true), this.#queue?.close(), this.#flows?.close()])
+    await Promise.all([within(CALL_MS, clients), this.#processes?.[Symbol.asyncDispose]()])
     // BullMQ leaves connections that it was given open: they would look for Redis for ever
     for (const redis of this.#connections) redis.disconnect()
   }
 
-  /** Puts a job per batch into Redis and starts the worker, if Redis answers. */
-  async #offer(id: string, board: BatchBoard, concurrency: number): Promise<void> {
-    const { prefix } = this.#options
+  /** Puts a flow of jobs into Redis and starts workers, if Redis answers. */
+  async #offer(id: string, board: BatchBoard, work: Work): Promise<void> {
     await this.#ready()
+    const { prefix } = this.#options
     // not before: its constructor asks Redis something, and a failure there would end the process
     this.#queue ??= new Queue<JobData>(QUEUE, { connection: this.#redis, prefix, skipWaitingForReady: true })
     this.#queue.on('error', () => undefined)
-    this.#startWorker(concurrency)
-    const jobs = board.waiting().map((batch, rank) => ({
-      name: batch.dataset,
-      data: { board: id, batch: batch.id },
-      opts: {
-        jobId: nameOf(`${id} ${batch.id}`),
-        // a job without a priority would run before all others; 2^21 is the most there is
-        priority: Math.min(rank + 1, 2_000_000),
-        removeOnComplete: true,
-        removeOnFail: true,
-      },
-    }))
-    for (let at = 0; at < jobs.length; at += 500) {
-      if ((await within(CALL_MS, this.#queue.addBulk(jobs.slice(at, at + 500)))) === undefined)
+    this.#flows ??= new FlowProducer({ connection: this.#redis, prefix, skipWaitingForReady: true })
+    this.#flows.on('error', () => undefined)
+    await within(CALL_MS, this.#clear())
+    this.#startWorker(work.concurrency)
+    const waiting = board.waiting()
+    for (let at = 0; at < waiting.length; at += FLOW_JOBS_MAX) {
+      const flow = flowOf(id, work.window, waiting.slice(at, at + FLOW_JOBS_MAX), at)
+      if ((await within(CALL_MS, this.#flows.add(flow))) === undefined)
         throw new Error('Redis does not answer')
     }
   }
 
+  /** Empties the queue, unless another board has jobs in it. */
+  #clear(): Promise<void> {
+    this.#clearing = this.#clearing.then(async () => {
+      if (this.connected && this.#boards.size <= 1)
+        await this.#queue?.obliterate({ force: true }).catch(() => undefined)
+    })
+    return this.#clearing
+  }
+
   #startWorker(concurrency: number): void {
+    if (this.#processes) return
     if (this.#worker) {
       this.#worker.concurrency = concurrency
       return
     }
-    this.#worker = new Worker<JobData>(QUEUE, (job, token) => this.#process(job, token), {
-      connection: this.#connect({ maxRetriesPerRequest: null }),
-      prefix: this.#options.prefix,
-      concurrency,
-      lockDuration: LOCK_MS,
-      stalledInterval: LOCK_MS,
-      maxStalledCount: 1_000_000,
-      drainDelay: 1,
-      removeOnComplete: { count: 0 },
-      removeOnFail: { count: 0 },
-    })
-    this.#worker.on('error', () => undefined)
+    const redis = this.#connect({ maxRetriesPerRequest: null })
+    const { prefix } = this.#options
+    this.#worker = openBullWorker({ prefix, redis }, concurrency, job => this.#run('bullmq', job))
   }
 
   /** Jobs of plans that are no more, or of batches that ran elsewhere, simply end. */
-  async #process(job: Job<JobData>, token: string | undefined): Promise<void> {
-    const here = this.#boards.get(job.data.board)
-    if (!here || here.signal.aborted) return
-    const ran = await here.board.runOne('bullmq', { signal: here.signal }, job.data.batch)
-    if (ran.state === 'done')
-      void job.updateProgress({ contentBytes: ran.result.contentBytes }).catch(() => undefined)
-    if (ran.state === 'pausing') {
-      await job.moveToDelayed(Date.now() + ran.ms, token)
-      throw new DelayedError()
-    }
-    if (ran.state === 'failed')
-      throw new UnrecoverableError(ran.error instanceof Error ? ran.error.message : String(ran.error))
+  async #run(executor: string, { board, batch }: JobData, via?: Via): Promise<JobEnd> {
+    const here = this.#boards.get(board)
+    if (!here || here.signal.aborted) return { state: 'none' }
+    return endOf(await here.board.runOne(executor, { signal: here.signal }, batch, via))
   }
 
-  /** Runs batches here when nobody else does. */
-  async #watch(board: BatchBoard, work: Work, offered: Promise<void>, signal: AbortSignal): Promise<void> {
+  /** Offers jobs, again when they are gone; runs batches here when nobody else does. */
+  async #watch(id: string, board: BatchBoard, work: Work, signal: AbortSignal): Promise<void> {
     const patienceMs = this.#options.patienceMs ?? PATIENCE_MS
     let idleSince = performance.now()
-    const redis = { hasJobs: false, refused: false }
-    offered.then(
-      () => (redis.hasJobs = true),
-      () => (redis.refused = true),
-    )
+    const jobs: { state: 'offering' | 'offered' | 'refused' } = { state: 'offering' }
+    const offer = () => {
+      jobs.state = 'offering'
+      this.#offer(id, board, work).then(
+        () => (jobs.state = 'offered'),
+        () => (jobs.state = 'refused'),
+      )
+    }
+    offer()
     while (board.open > 0) {
       signal.throwIfAborted()
-      if (board.running > 0) idleSince = performance.now()
-      const isIdle = performance.now() - idleSince > patienceMs
-      const isGone = redis.refused || (redis.hasJobs && !this.connected)
-      if (board.running === 0 && (isIdle || isGone)) {
+      const now = performance.now()
+      if (board.running > 0) idleSince = now
+      const isGone = jobs.state === 'refused' || (jobs.state === 'offered' && !this.connected)
+      if (board.running === 0 && (isGone || now - idleSince > patienceMs)) {
         this.#options.onState?.('local', isGone ? 'Redis is not there' : 'no worker took a batch')
         return await drainLocally(board, work, { signal })
       }
       await board.change(LOOK_MS, { signal })
+      if (jobs.state === 'offered' && board.running === 0 && board.open > 0 && (await this.#isEmptied()))
+        offer()
     }
+  }
+
+  async #isEmptied(): Promise<boolean> {
+    if (!this.connected || !this.#queue) return false
+    const counts = this.#queue.getJobCounts('waiting-children', 'prioritized', 'wait', 'active', 'delayed')
+    const known = await within(LOOK_MS, counts).catch(() => undefined)
+    return known !== undefined && Object.values(known).every(count => count === 0)
   }
 
   async #ready(): Promise<void> {
@@ -175,23 +202,53 @@ class BullQueue implements FillQueue {
   }
 
   #connect(more: { enableOfflineQueue?: boolean; maxRetriesPerRequest?: null }): Redis {
-    const redis = new Redis(this.#options.redisUrl, {
-      connectTimeout: CALL_MS,
-      retryStrategy: times => Math.min(100 * times, 2000),
-      ...more,
-    })
-    redis.on('error', () => undefined) // state is looked at, not listened to
+    const redis = connectRedis(this.#options.redisUrl, more)
     this.#connections.push(redis)
     return redis
   }
 }
 
-/** Plan and window in one id without `:`, which BullMQ refuses. */
-function nameOf(text: string): string {
-  return `b${createHash('sha256').update(text).digest('hex').slice(0, 31)}`
+/** Window → datasets → batches. @param from rank of the first batch among all of the window. */
+function flowOf(board: string, window: string, batches: readonly Batch[], from: number) {
+  const ended = { removeOnComplete: true, removeOnFail: true }
+  const below = new Map<string, FlowJobNode[]>()
+  for (const [at, { id, dataset }] of batches.entries()) {
+    const jobs = below.get(dataset) ?? []
+    below.set(dataset, jobs)
+    jobs.push({
+      name: 'batch',
+      queueName: QUEUE,
+      data: { board, batch: id } satisfies JobData,
+      opts: {
+        ...ended,
+        jobId: nameOf(board, id),
+        priority: Math.min(from + at + 1, PRIORITY_MAX),
+        ignoreDependencyOnFailure: true,
+      },
+    })
+  }
+  const above = (name: string, children: FlowJobNode[]) => ({
+    name,
+    queueName: QUEUE,
+    data: { board } satisfies JobData,
+    opts: { ...ended, jobId: nameOf(board, `${from} ${name}`), priority: PRIORITY_MAX },
+    children,
+  })
+  const datasets = [...below].map(([dataset, jobs]) => ({
+    ...above(dataset, jobs),
+    opts: { ...above(dataset, jobs).opts, ignoreDependencyOnFailure: true },
+  }))
+  return above(`window ${window}`, datasets)
 }
 
-async function within<T>(ms: number, promise: Promise<T>): Promise<T | undefined> {
-  promise.catch(() => undefined)
-  return await Promise.race([promise, sleep(ms, undefined, { ref: false })])
+function endOf(state: RunState): JobEnd {
+  if (state.state === 'done') return { state: 'done', contentBytes: state.result.contentBytes }
+  if (state.state !== 'failed') return state
+  const { error } = state
+  return { state: 'failed', message: error instanceof Error ? error.message : String(error) }
+}
+
+/** Unlike others, without `:`, which BullMQ refuses. */
+function nameOf(...parts: readonly string[]): string {
+  return `b${createHash('sha256').update(parts.join('\n')).digest('hex').slice(0, 31)}`
 }

@@ -115,7 +115,8 @@ export class FillRun {
     }
     const board = new BatchBoard(
       batches,
-      (batch, options) => runBatch(batch, tools, options),
+      (batch, options, via) =>
+        runBatch(batch, via ? { ...tools, upstreams: via(tools.upstreams) } : tools, options),
       ended,
       this.#request.board ?? BOARD,
     )

@@ -10,12 +10,13 @@ import type { Dispatcher } from 'undici'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import { Lane, type LaneOptions } from './lane.ts'
 import { Tuner } from './tuning.ts'
+import { Account, count } from './wire-account.ts'
 import { STALL, stallGuarded, withDeadline, type StallRule } from './stall.ts'
 import {
   digits,
   encodedPath,
   exactly,
-  type Purpose,
+  type Elsewhere,
   type ReadOptions,
   type RequestCost,
   type Span,
@@ -40,8 +41,6 @@ export interface HttpUpstreamOptions extends Partial<Omit<LaneOptions, 'connectM
 
 type Answer = Dispatcher.ResponseData
 const REDIRECTS_MAX = 3
-/** The wire is reported in steps no larger than this, so that a kill forgets little. */
-const REPORT_BYTES = 256 * 1024
 /** Until measured: what nginx and node:http answer, about. */
 const GUESS: RequestCost = { downBytes: 260, upBytes: 70, connectDownBytes: 0, connectUpBytes: 0 }
 
@@ -51,6 +50,7 @@ export function openHttpUpstream(url: URL, options: HttpUpstreamOptions): Upstre
 
 class HttpUpstream implements Upstream {
   readonly name: string
+  readonly #url: string
   readonly #origin: string
   readonly #base: string
   readonly #authorization: string | undefined
@@ -66,6 +66,7 @@ class HttpUpstream implements Upstream {
   #hasSampledPart = false
 
   constructor(url: URL, options: HttpUpstreamOptions) {
+    this.#url = url.href
     this.#origin = url.origin
     this.#base = url.pathname.endsWith('/') ? url.pathname : `${url.pathname}/`
     this.name = `${url.origin}${this.#base === '/' ? '' : this.#base.slice(0, -1)}`
@@ -78,6 +79,18 @@ class HttpUpstream implements Upstream {
 
   get wire() {
     return { ...this.#wire }
+  }
+
+  get elsewhere(): Elsewhere {
+    const { onWire, pace, ...settings } = this.#options
+    return {
+      settings: { ...settings, url: this.#url },
+      pace,
+      moved: (record, connections) => {
+        count(this.#wire, record, connections)
+        onWire(record)
+      },
+    }
   }
 
   get cost() {
@@ -329,65 +342,6 @@ class HttpUpstream implements Upstream {
 /** `content-range: bytes -/` with its line end, and `206 Partial Content` for `200 OK`. */
 const PART_EXTRA_DOWN = 'content-range: bytes -/\r\n'.length + 'Partial Content'.length - 'OK'.length
 const PART_EXTRA_UP = 'range: bytes=-\r\n'.length
-
-interface Counters {
-  bytesDown: number
-  bytesUp: number
-  requests: number
-  connections: number
-}
-
-/** What one request moved, told in steps. */
-class Account {
-  down = 0
-  up = 0
-  body = 0
-  requests = 0
-  connections = 0
-  connectDown = 0
-  connectUp = 0
-  readonly #purpose: Purpose
-  readonly #lane: Lane
-  readonly #wire: Counters
-  readonly #onWire: (record: WireRecord) => void
-  #untold = 0
-  #told = 0
-
-  constructor(purpose: Purpose, lane: Lane, wire: Counters, onWire: (record: WireRecord) => void) {
-    this.#purpose = purpose
-    this.#lane = lane
-    this.#wire = wire
-    this.#onWire = onWire
-  }
-
-  asked(): void {
-    this.requests++
-  }
-
-  received(bytes: number): void {
-    this.body += bytes
-    this.#untold += bytes
-    if (this.#untold >= REPORT_BYTES) this.report()
-  }
-
-  report(): void {
-    const moved = this.#lane.look()
-    const requests = this.requests - this.#told
-    this.#told = this.requests
-    this.#untold = 0
-    this.down += moved.down
-    this.up += moved.up
-    this.connections += moved.connections
-    this.connectDown += moved.connectDown
-    this.connectUp += moved.connectUp
-    this.#wire.bytesDown += moved.down
-    this.#wire.bytesUp += moved.up
-    this.#wire.requests += requests
-    this.#wire.connections += moved.connections
-    if (moved.down + moved.up + requests > 0)
-      this.#onWire({ ...this.#purpose, bytesDown: moved.down, bytesUp: moved.up, requests })
-  }
-}
 
 function lengthOf(answer: Answer): number | undefined {
   const length = answer.headers['content-length']

@@ -81,6 +81,27 @@ export interface Upstream extends AsyncDisposable {
   readonly pieceBytes: number
   /** False once it has answered a range request with the whole file. */
   readonly ranges: boolean
+  /** The same place, of which this is another way in: they share their good name. */
+  readonly base?: Upstream
+  /** For reading from it in another process; absent where that makes no sense. */
+  readonly elsewhere?: Elsewhere
+}
+
+/** What another process needs to read on behalf of this one, and what it must tell. */
+export interface Elsewhere {
+  readonly settings: RemoteSettings
+  readonly pace?: { spend(bytes: number, signal: AbortSignal): Promise<void> } | undefined
+  /** Counts and accounts for what crossed the wire there. */
+  moved(record: WireRecord, connections: number): void
+}
+
+export interface RemoteSettings {
+  readonly url: string
+  readonly connectionsMax?: number | undefined
+  readonly stall?: { readonly bytesMin: number; readonly ms: number } | undefined
+  readonly localAddress?: string | undefined
+  readonly proxyUrl?: string | undefined
+  readonly ca?: string | undefined
 }
 
 export const FREE: RequestCost = { downBytes: 0, upBytes: 0, connectDownBytes: 0, connectUpBytes: 0 }

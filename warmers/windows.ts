@@ -79,11 +79,16 @@ function occurrence(
 
 const CRONS = new WeakMap<WindowSettings, Cron>()
 
+/** Of its beginnings: second, minute, hour, …; in the rule's time zone. */
+export function cronPatternOf({ start, days }: WindowSettings): string {
+  const [hour, minute] = start.split(':').map(Number)
+  return `0 ${minute} ${hour} * * ${days?.join(',') ?? '*'}`
+}
+
 function cronOf(rule: WindowSettings): Cron {
   let cron = CRONS.get(rule)
   if (!cron) {
-    const [hour, minute] = rule.start.split(':').map(Number)
-    cron = new Cron(`0 ${minute} ${hour} * * ${rule.days?.join(',') ?? '*'}`, {
+    cron = new Cron(cronPatternOf(rule), {
       timezone: rule.timeZone,
       paused: true,
     })
