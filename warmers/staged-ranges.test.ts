@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { readdir } from 'node:fs/promises'
 import { describe, expect, it } from 'vitest'
-import { openStagedRanges } from './staged-ranges.ts'
+import { openStagedRanges, type StagedRanges } from './staged-ranges.ts'
 import { temporaryFolder } from './testing.ts'
 
 const path = 'packs/00ff.pack'
@@ -16,14 +16,13 @@ describe('staged ranges', () => {
       await a.write(file.subarray(100, 150))
       await a.write(file.subarray(150, 180))
       // no close: as a kill leaves it
+      await expect.poll(() => staged.spans(path)).toEqual([{ offset: 100, length: 80 }])
       await using staged2 = await openStagedRanges(folder.path)
       expect(staged2.spans(path)).toEqual([{ offset: 100, length: 80 }])
     }
     await using staged = await openStagedRanges(folder.path)
-    await using more = await staged.append(path, 180, 100)
-    await more.write(file.subarray(180, 200))
-    await using other = await staged.append(path, 200)
-    await other.write(file.subarray(200, 300))
+    await write(staged, 180, 20, 100)
+    await write(staged, 200, 100)
     expect(staged.spans(path)).toEqual([{ offset: 100, length: 200 }])
     expect((await staged.read(path, { offset: 120, length: 150 })).equals(file.subarray(120, 270))).toBe(true)
     expect((await readdir(folder.path)).sort()).toEqual(['packs~00ff.pack@100', 'packs~00ff.pack@200'])
@@ -35,19 +34,18 @@ describe('staged ranges', () => {
   it('are put together from parts, and dropped when used', async () => {
     await using folder = await temporaryFolder()
     await using staged = await openStagedRanges(folder.path)
-    for (const offset of [500, 300, 0]) {
-      await using part = await staged.append(path, offset)
-      await part.write(file.subarray(offset, offset + 200))
-    }
+    for (const offset of [500, 300, 0]) await write(staged, offset, 200)
     expect((await staged.read(path, { offset: 310, length: 380 })).equals(file.subarray(310, 690))).toBe(true)
     await staged.drop(path, [{ offset: 290, length: 300 }])
     expect(staged.spans(path)).toEqual([
       { offset: 0, length: 200 },
       { offset: 500, length: 200 },
     ])
-    await using begun = await staged.append(path, 250)
-    await staged.drop(path, [{ offset: 240, length: 20 }])
-    await begun.write(file.subarray(250, 260))
+    {
+      await using begun = await staged.append(path, 250)
+      await staged.drop(path, [{ offset: 240, length: 20 }])
+      await begun.write(file.subarray(250, 260))
+    }
     expect(staged.spans(path)).toContainEqual({ offset: 250, length: 10 })
     await staged.discard(path, [
       { offset: 259, length: 1 },
@@ -59,4 +57,21 @@ describe('staged ranges', () => {
     expect(staged.sizeBytes).toBe(0)
     expect(await readdir(folder.path)).toEqual([])
   })
+
+  it('keep what comes faster than the disk writes, in order', async () => {
+    await using folder = await temporaryFolder()
+    await using staged = await openStagedRanges(folder.path)
+    const long = randomBytes(3_000_000)
+    {
+      await using part = await staged.append(path, 0)
+      const pieces = Array.from({ length: 1000 }, (_, n) => long.subarray(n * 3000, n * 3000 + 3000))
+      for (const piece of pieces) await part.write(piece)
+    }
+    expect((await staged.read(path, { offset: 0, length: long.length })).equals(long)).toBe(true)
+  })
 })
+
+async function write(staged: StagedRanges, offset: number, length: number, begin = offset): Promise<void> {
+  await using part = await staged.append(path, offset, begin)
+  await part.write(file.subarray(offset, offset + length))
+}

@@ -13,7 +13,11 @@ import { bytesOf, joined, without } from './spans.ts'
 import type { Span } from './upstream.ts'
 
 export interface StagedWriter extends AsyncDisposable {
-  /** Appends; safe from kill -9 when resolved. @throws EdgeError `STORE_FULL` */
+  /**
+   * Appends. What comes while the disk is at work is written together, so a slow link's bytes are safe
+   * from kill -9 at once and a fast link's a few pieces later; all are once the writer is disposed of.
+   * Resolves when more may come. @throws EdgeError `STORE_FULL`, also for earlier pieces
+   */
   write(bytes: Uint8Array): Promise<void>
 }
 
@@ -50,6 +54,8 @@ interface Part {
  * are used up before: on a fast link, syncing everything wrote each byte to the disk twice.
  */
 const SYNC_MS = 500
+/** Of one writer, waiting for the disk. */
+const GATHERED_BYTES_MAX = 256 * 1024
 
 /** @param folder made when missing; nothing else may live in it. */
 export async function openStagedRanges(folder: string): Promise<StagedRanges> {
@@ -96,14 +102,10 @@ class StagedFolder implements StagedRanges {
     const file = await open(joinPath(this.#folder, name), before ? 'a' : 'w')
     this.#byName.set(name, part)
     this.#remember(part)
-    return {
-      write: async bytes => {
-        await appendAll(file, bytes).catch(translated)
-        part.length += bytes.length
-        if (!this.#unsynced.has(name)) this.#unsynced.set(name, performance.now())
-      },
-      [Symbol.asyncDispose]: () => file.close(),
-    }
+    return new Appender(file, bytes => {
+      part.length += bytes
+      if (!this.#unsynced.has(name)) this.#unsynced.set(name, performance.now())
+    })
   }
 
   async read(path: string, span: Span, into?: Buffer): Promise<Buffer> {
@@ -175,18 +177,76 @@ class StagedFolder implements StagedRanges {
   }
 }
 
-/** `appendFile` does the same with four promises more for each piece. */
-async function appendAll(file: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let from = 0; from < bytes.length; ) {
-    const { bytesWritten } = await file.write(bytes, from, bytes.length - from)
-    from += bytesWritten
+/** Each write costs a way to a thread and back: what gathers meanwhile goes in one. */
+class Appender implements StagedWriter {
+  readonly #file: FileHandle
+  readonly #onWritten: (bytes: number) => void
+  #gathered: Uint8Array[] = []
+  #gatheredBytes = 0
+  #writing: Promise<void> | undefined
+  #failure: { readonly error: unknown } | undefined
+  #isTold = false
+
+  constructor(file: FileHandle, onWritten: (bytes: number) => void) {
+    this.#file = file
+    this.#onWritten = onWritten
+  }
+
+  async write(bytes: Uint8Array): Promise<void> {
+    this.#gathered.push(bytes)
+    this.#gatheredBytes += bytes.length
+    this.#writing ??= this.#writeAll()
+    if (this.#gatheredBytes >= GATHERED_BYTES_MAX) await this.#writing
+    this.#tell()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#writing
+    await this.#file.close()
+    this.#tell()
+  }
+
+  /** Once: whoever was told disposes of the writer next. */
+  #tell(): void {
+    if (!this.#failure || this.#isTold) return
+    this.#isTold = true
+    throw this.#failure.error
+  }
+
+  /** Never rejects. */
+  async #writeAll(): Promise<void> {
+    try {
+      while (this.#gathered.length > 0 && !this.#failure) {
+        let pieces: readonly Uint8Array[] = this.#gathered
+        this.#gathered = []
+        this.#gatheredBytes = 0
+        while (pieces.length > 0) {
+          const { bytesWritten } = await this.#file.writev(pieces)
+          this.#onWritten(bytesWritten)
+          pieces = after(pieces, bytesWritten)
+        }
+      }
+    } catch (error) {
+      this.#failure = { error: translated(error) }
+    } finally {
+      this.#writing = undefined
+    }
   }
 }
 
-function translated(cause: unknown): never {
+function after(pieces: readonly Uint8Array[], bytes: number): readonly Uint8Array[] {
+  let passed = 0
+  for (const [at, piece] of pieces.entries()) {
+    if (passed + piece.length > bytes) return [piece.subarray(bytes - passed), ...pieces.slice(at + 1)]
+    passed += piece.length
+  }
+  return []
+}
+
+function translated(cause: unknown): unknown {
   const isFull =
     cause instanceof Error && 'code' in cause && (cause.code === 'ENOSPC' || cause.code === 'EDQUOT')
-  throw isFull ? new EdgeError('STORE_FULL', 'no space for bytes under way', { cause }) : cause
+  return isFull ? new EdgeError('STORE_FULL', 'no space for bytes under way', { cause }) : cause
 }
 
 /** Paths in a repository have no `~` or `@`: they are made of digests and dataset names. */
