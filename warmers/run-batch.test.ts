@@ -224,8 +224,10 @@ describe('a batch', () => {
 
   it('asks once more when bytes kept from an earlier time are wrong', async () => {
     await using at = await world()
-    await using part = await at.staged.append(at.path, 8)
-    await part.write(Buffer.alloc(500_000)) // zeros, as after a power cut
+    {
+      await using part = await at.staged.append(at.path, 8)
+      await part.write(Buffer.alloc(500_000)) // zeros, as after a power cut
+    }
     await runAll(at, [at.upstream])
     expectAll(at)
   })
