@@ -45,6 +45,12 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
   },
 })
+for (const name of ['seconds', 'rounds', 'big-mib', 'items', 'seed'] as const) {
+  if (!/^[1-9]\d*$/.test(values[name])) {
+    console.error(`bench:read: --${name} takes a whole number of at least 1, not ${values[name]}`)
+    process.exit(2)
+  }
+}
 const [SERVER_CORE, CLIENT_CORE] = availableParallelism() > 1 ? [0, 1] : [0, 0]
 
 await using stack = new AsyncDisposableStack()
@@ -108,12 +114,15 @@ async function http2(server: BenchServer, httpsPort: number, workload: Workload)
   )
 }
 
-/** 48 clients of 1 KiB that think 10 to 40 ms, beside 16 that load 16 MiB after 16 MiB. */
+/**
+ * 48 clients of 1 KiB that think 10 to 40 ms, beside 16 that load 16 MiB after 16 MiB. The small ones go
+ * first on the clients' core: what they wait for is the server, not the bulk ones' wrk.
+ */
 async function fairness(server: BenchServer): Promise<void> {
   const options = { seconds: Number(values.seconds), core: CLIENT_CORE, dir }
   const at = (name: string) => [{ path: `/data/bench/read/${name}` }]
   const bulk: Load = { name: 'bulk', requests: at('16m'), connections: 16 }
-  const small: Load = { name: 'small', requests: at('1k'), connections: 48, thinkMs: [10, 40] }
+  const small: Load = { name: 'small', requests: at('1k'), connections: 48, thinkMs: [10, 40], urgent: true }
   const alone = await drive(bulk, server, options)
   const [beside, few] = await Promise.all([drive(bulk, server, options), drive(small, server, options)])
   const mbps = ({ bodyBytes, seconds }: Measured): number => rounded(bodyBytes / seconds / 1e6)

@@ -23,6 +23,8 @@ export interface ItemOrigin {
   readonly bring?: ((isHere: () => boolean, options: Abortable) => Promise<void>) | undefined
 }
 
+const REMEMBERED_BYTES_MAX = 1024 * 1024
+
 /** An extent of the item that a range touches; without a CID where a node above it is not here yet. */
 interface Touched {
   readonly cid: Cid | undefined
@@ -42,6 +44,8 @@ export class StoredItem implements OpenItem {
   readonly publishedAtMs: number
   readonly #store: ContentStore
   readonly #origin: ItemOrigin
+  /** The last short range, all nodes above which are here: names of content, so they cannot go stale. */
+  #walked: (ByteRange & { readonly extents: readonly Touched[] }) | undefined
 
   constructor(store: ContentStore, origin: ItemOrigin, entry: CatalogEntry) {
     this.#store = store
@@ -68,7 +72,8 @@ export class StoredItem implements OpenItem {
     let here = false
     let missing = false
     let tier: Tier | null = null
-    for (const { cid } of this.#extents(range)) {
+    const extents = this.#extentsOnce(range)
+    for (const { cid } of extents) {
       const place = cid === undefined ? null : this.#store.tierOf(cid)
       if (place === null) missing = true
       else here = true
@@ -113,7 +118,7 @@ export class StoredItem implements OpenItem {
   }
 
   *#slices(first: number, end: number): Generator<ChunkSlice> {
-    for (const { cid, start, sizeBytes } of this.#extents({ first, last: end - 1 })) {
+    for (const { cid, start, sizeBytes } of this.#extentsOnce({ first, last: end - 1 })) {
       if (cid === undefined) throw new EdgeError('CHUNK_ABSENT', `a node of ${this.path} is not here`)
       this.#store.touch(cid, sizeBytes)
       this.#origin.onRead()
@@ -140,6 +145,16 @@ export class StoredItem implements OpenItem {
         }
       }
     }
+  }
+
+  /** Where a range is looked for, it is read next: the walk down the tree is not made twice. */
+  #extentsOnce(range: ByteRange): Iterable<Touched> {
+    if (range.last - range.first > REMEMBERED_BYTES_MAX) return this.#extents(range)
+    const before = this.#walked
+    if (before?.first === range.first && before.last === range.last) return before.extents
+    const extents = [...this.#extents(range)]
+    this.#walked = extents.every(({ cid }) => cid !== undefined) ? { ...range, extents } : undefined
+    return extents
   }
 
   /** The extents that `range` touches, in order. */

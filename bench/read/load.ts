@@ -17,6 +17,8 @@ export interface Load {
   readonly connections: number
   /** Each client waits this long between its requests, at random. */
   readonly thinkMs?: readonly [least: number, most: number]
+  /** Before other loads on the same core, where this user may ask for that. */
+  readonly urgent?: boolean
 }
 
 export interface Measured {
@@ -41,6 +43,7 @@ export async function drive(
   const args = [
     '-c',
     String(options.core),
+    ...(load.urgent ? ['nice', '-n', '-20'] : []),
     'wrk',
     '-t1',
     `-c${load.connections}`,

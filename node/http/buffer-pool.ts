@@ -27,10 +27,13 @@ export class BufferPool {
   /** At least `sizeBytes` long; what is in it is somebody's old bytes. */
   take(sizeBytes: number): Buffer {
     const steps = Math.ceil(sizeBytes / STEP_BYTES)
-    const buffer = this.#free[steps]?.pop()
-    if (buffer === undefined) return Buffer.allocUnsafeSlow(Math.max(1, steps) * STEP_BYTES)
-    this.#keptBytes -= buffer.length
-    return buffer
+    for (let longer = steps; longer <= STEPS; longer++) {
+      const buffer = this.#free[longer]!.pop()
+      if (buffer === undefined) continue
+      this.#keptBytes -= buffer.length
+      return buffer
+    }
+    return Buffer.allocUnsafeSlow(Math.max(1, steps) * STEP_BYTES)
   }
 
   give(buffer: Buffer): void {

@@ -153,12 +153,13 @@ export class ItemSender {
       const list = fields.whole(source, nowMs)
       res.writeHead(200, withWishes(list, wishes, item.path, wholeDigestFor(exchange)))
     }
-    for (const [i, view] of views.entries()) {
-      res.write(view, error => {
-        if (!error) pool.give(buffers[i]!)
-      })
+    const last = views.length - 1
+    const givesBack = (i: number) => (error?: Error | null) => {
+      if (!error) pool.give(buffers[i]!)
     }
-    res.end()
+    for (let i = 0; i < last; i++) res.write(views[i]!, givesBack(i))
+    if (last < 0) res.end()
+    else res.end(views[last]!, givesBack(last))
     noteAnswer(observer, exchange, status, source, lengthBytes)
     return true
   }

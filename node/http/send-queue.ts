@@ -1,9 +1,10 @@
 /**
  * All bodies of more than one small read, sent fairly: one queue for the whole process.
  *
- * Each turn of the event loop works off about 256 KiB, one chunk per transfer in rotation, so that
- * sixteen bulk downloads delay a small answer by at most one such turn. (Resuming inside the write
- * callback starves everybody else; bench/read has the figures.)
+ * Each turn of the event loop works off about 256 KiB, of one transfer after the other in rotation, so
+ * that sixteen bulk downloads delay a small answer by at most one such turn. A transfer's chunks of a turn
+ * leave in one write: its client is woken once, not four times (1 MiB: 820 µs against 940). (Resuming
+ * inside the write callback starves everybody else; bench/read has the figures.)
  *
  * Bounds: a transfer has at most `backlogMax()` bytes, or one chunk, waiting in its socket and then sleeps until half
  * of them are gone; a client that takes nothing for `stallMs` is dropped. Bytes are verified before
@@ -111,7 +112,7 @@ export class SendQueue implements Disposable {
     while (budget > 0) {
       const transfer = this.#rotation.pop()
       if (transfer) {
-        budget -= this.#step(transfer)
+        budget -= this.#work(transfer, budget)
       } else if (this.#ready.length > 0) {
         this.#rotation = this.#ready.toReversed()
         this.#ready = []
@@ -123,9 +124,19 @@ export class SendQueue implements Disposable {
     if (this.#scheduled) setImmediate(this.#turn)
   }
 
-  /** Sends one chunk, or begins to. @returns bytes of work done on this thread. */
+  /**
+   * Sends chunks of one transfer until `budget` is used: they leave in one write, so that the client is
+   * woken once. @returns bytes of work done on this thread.
+   */
+  #work(transfer: Transfer, budget: number): number {
+    let done = 0
+    while (transfer.state === 'ready' && done < budget) done += this.#step(transfer)
+    if (transfer.state === 'ready') this.#ready.push(transfer)
+    return done
+  }
+
+  /** Sends one chunk, or begins to. @returns as `#work`. */
   #step(transfer: Transfer): number {
-    if (transfer.state !== 'ready') return 0
     let slice: ChunkSlice
     try {
       const next = transfer.steps.next()
@@ -164,7 +175,7 @@ export class SendQueue implements Disposable {
       () => {
         if (transfer.state !== 'reading') return this.#pool.give(buffer)
         this.#write(transfer, buffer.subarray(slice.from, slice.to), buffer)
-        this.#proceed(transfer)
+        this.#resume(transfer)
       },
       error => this.#recover(transfer, slice, error),
     )
@@ -178,7 +189,7 @@ export class SendQueue implements Disposable {
       bytes => {
         if (transfer.state !== 'reading') return
         this.#write(transfer, bytes.subarray(slice.from, slice.to), undefined)
-        this.#proceed(transfer)
+        this.#resume(transfer)
       },
       error => this.#fail(transfer, error),
     )
@@ -202,12 +213,18 @@ export class SendQueue implements Disposable {
     })
   }
 
+  /** Whether there is room for more; else it sleeps until its client has taken some. */
   #proceed(transfer: Transfer): void {
     if (transfer.state === 'over') return
     const { backlogBytes } = transfer
     const room = backlogBytes === 0 || backlogBytes + POOLED_BYTES_MAX <= this.#backlogMax()
-    if (room) this.#enqueue(transfer)
-    else transfer.state = 'asleep'
+    transfer.state = room ? 'ready' : 'asleep'
+  }
+
+  /** The same after something that was waited for. */
+  #resume(transfer: Transfer): void {
+    this.#proceed(transfer)
+    if (transfer.state === 'ready') this.#enqueue(transfer)
   }
 
   #finish(transfer: Transfer): number {
