@@ -24,7 +24,7 @@ const { values } = parseArgs({
 })
 const items = Number(values.items)
 const largeBytes = Number(values['large-mib']) * 1024 * 1024
-const MAIN = join(import.meta.dirname, '..', 'node', 'cli', 'main.ts')
+const TOWER = join(import.meta.dirname, '..', 'node', 'cli', 'tower')
 const ITEM_BYTES = 64 * 1024 * 1024
 
 /** Of the commands that are run; the tower's once there is an origin. */
@@ -129,7 +129,7 @@ interface Ran {
 }
 
 async function tower(args: readonly string[]): Promise<Ran> {
-  return await run(process.execPath, [MAIN, ...args])
+  return await run(TOWER, args)
 }
 
 async function run(program: string, args: readonly string[]): Promise<Ran> {
@@ -175,7 +175,7 @@ async function writesOf(work: () => Promise<unknown>): Promise<number> {
 /** From the start of the process to the first verified byte of an item, at the client. */
 async function startNode(): Promise<{ process: ChildProcess; url: string; startMs: number }> {
   const since = performance.now()
-  const child = spawn(process.execPath, [MAIN, 'serve', '--json'], {
+  const child = spawn(TOWER, ['serve', '--json'], {
     env: environment,
     stdio: ['ignore', 'pipe', 'ignore'],
   })

@@ -39,7 +39,7 @@ describe.each(SERVICES)('%s', name => {
 
 it('the unit starts a file that exists', async () => {
   const unit = await readFile(join(ROOT, 'deploy/towerlight.service'), 'utf8')
-  const [, script] = /^ExecStart=\S+ \S+ \/opt\/towerlight\/(\S+) serve$/m.exec(unit) ?? []
+  const [, script] = /^ExecStart=\/opt\/towerlight\/(\S+) serve$/m.exec(unit) ?? []
   await access(join(ROOT, script!))
 })
 

@@ -24,7 +24,9 @@ async function openClone({ installed = true, npm = '', programs = ['redis-server
   await mkdir(join(root, 'node', 'cli'), { recursive: true })
   await mkdir(join(root, 'node_modules', '.bin'), { recursive: true })
   await mkdir(bin)
-  await copyFile(join(import.meta.dirname, 'bootstrap.mjs'), join(root, 'node', 'cli', 'bootstrap.mjs'))
+  for (const name of ['bootstrap.mjs', 'tower'])
+    await copyFile(join(import.meta.dirname, name), join(root, 'node', 'cli', name))
+  for (const tool of ['dirname', 'readlink']) await symlink(`/usr/bin/${tool}`, join(bin, tool))
   await writeFile(join(root, 'package-lock.json'), JSON.stringify(LOCK))
   if (installed) await writeFile(join(root, 'node_modules', '.package-lock.json'), JSON.stringify(HERE))
   await writeFile(

@@ -25,7 +25,7 @@ const EXIT_FAILED = 1
 const VITEST = ['node_modules/vitest/vitest.mjs', 'run']
 /** What a command runs, and the programs without which it cannot (`needs`) or can (`wants`). */
 const COMMANDS = {
-  up: { run: ['node/cli/main.ts', 'up'], needs: [], wants: ['redis-server'] },
+  up: { run: ['node/cli/tower', 'up'], needs: [], wants: ['redis-server'] },
   test: { run: VITEST, needs: ['redis-server', 'nginx'], wants: ['chromium'] },
   'test-long': { run: [...VITEST, '--mode', 'long'], needs: ['redis-server', 'nginx'], wants: ['chromium'] },
   servers: { run: ['.ci/install-servers.ts'], needs: [], wants: [] },
@@ -35,7 +35,7 @@ const COMMANDS = {
 const [command = '--help', ...args] = process.argv.slice(2)
 const { run, needs, wants } = Object.hasOwn(COMMANDS, command)
   ? COMMANDS[command]
-  : { run: ['node/cli/main.ts', command], needs: [], wants: [] }
+  : { run: ['node/cli/tower', command], needs: [], wants: [] }
 
 installPackages()
 const runtime = findRuntime()
@@ -174,18 +174,15 @@ function underLock(work) {
 
 /** Runs the rest under `runtime`; signals are passed to it, and its end is ours. */
 function handOver(runtime, [script, ...rest]) {
-  const full = [join(ROOT, script), ...rest]
+  const file = join(ROOT, script)
+  const isTower = script === 'node/cli/tower' // it knows with what settings it runs best
   const env = {
-    NODE_COMPILE_CACHE: join(ROOT, 'node_modules', '.cache', 'node'), // this and the next two as in `tower`
-    MALLOC_ARENA_MAX: '1',
-    MALLOC_TRIM_THRESHOLD_: '1048576',
     ...process.env,
+    TOWER_RUNTIME: runtime,
     PATH: [BIN, process.env.PATH, SYSTEM_BIN].filter(Boolean).join(delimiter),
   }
-  const isTower = script === 'node/cli/main.ts'
-  const cwd = isTower ? process.cwd() : ROOT
-  const flags = isTower ? ['--max-semi-space-size=8'] : []
-  const child = spawn(runtime, [...flags, ...full], { stdio: 'inherit', cwd, env })
+  const [program, ...full] = isTower ? [file, ...rest] : [runtime, file, ...rest]
+  const child = spawn(program, full, { stdio: 'inherit', cwd: isTower ? process.cwd() : ROOT, env })
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal))
   child.on('error', error =>
     stop(EXIT_FAILED, `cannot start ${runtime}: ${error.message}`, 'delete node_modules and run this again'),
