@@ -78,8 +78,11 @@ export function registerPinMetrics(
     ['target'],
     () => (pins?.report() ?? []).map(({ target, lost }) => [{ target }, lost] as const),
   )
-  measure('tower_heals', 'Damaged content that was healed, by where its bytes came from.', ['source'], () =>
-    Object.entries(store.usage().healedBy).map(([source, heals]) => [{ source }, heals] as const),
+  measure(
+    'tower_heals',
+    'Damaged content that was healed, by what was wrong with it and where its bytes came from.',
+    ['cause', 'source'],
+    () => store.usage().heals.map(({ cause, source, heals }) => [{ cause, source }, heals] as const),
   )
   measure('tower_quarantined', 'Pieces that failed their proof and are not healed yet.', [], () => [
     [{}, store.usage().quarantined] as const,

@@ -67,7 +67,8 @@ describe.runIf(haveServer('ipfs') && haveServer('minio'))('a damaged store', () 
       )) as ExplainReport[]
       expect(report!.events.map(({ what, why }) => `${what} ${why}`)).toContain(`healed from ${source}`)
       const metrics = await (await fetch(new URL('metrics', node.url))).text()
-      expect(metrics).toContain(`tower_heals{source="${source}"} `)
+      expect(metrics).toContain(`source="${source}"} `)
+      expect(metrics).toMatch(/tower_heals{cause="(wrong bytes|gone|too short)",source="/)
     },
     60_000,
   )

@@ -20,7 +20,7 @@ export interface HealerParts {
   readonly isHere: (cid: Cid) => boolean
   /** Stores a whole extent, proving it once more. */
   readonly admit: (cid: Cid, bytes: Uint8Array, source: string) => Promise<void>
-  readonly admitNode: (node: DagNode) => Promise<void>
+  readonly admitNode: (node: DagNode, source: string) => Promise<void>
 }
 
 interface Flight {
@@ -74,10 +74,11 @@ export class Healer {
     const here = this.#parts.nodes.bytes(cid)
     if (here) return here
     const signal = AbortSignal.any([options.signal, AbortSignal.timeout(this.#parts.healMs)])
-    const node = nodeFromContent(this.#parts.reader, cid) ?? (await this.#fetchBlock(cid, signal))
-    if (!node) throw new EdgeError('CHUNK_ABSENT', `node ${cid} cannot be had now`)
-    await this.#parts.admitNode({ cid, bytes: node })
-    return node
+    const cutAgain = nodeFromContent(this.#parts.reader, cid)
+    const found = cutAgain ? { bytes: cutAgain, source: 'here' } : await this.#fetchBlock(cid, signal)
+    if (!found) throw new EdgeError('CHUNK_ABSENT', `node ${cid} cannot be had now`)
+    await this.#parts.admitNode({ cid, bytes: found.bytes }, found.source)
+    return found.bytes
   }
 
   #start(extent: Cid, offset: number, chunk: ChunkRef): Flight {
@@ -189,17 +190,17 @@ export class Healer {
     digest: ChunkRef['digest'],
     signal: AbortSignal,
   ): Promise<{ bytes: Buffer; source: string } | undefined> {
-    for (const source of this.#sources) {
-      const bytes = await asked(source.fetchChunk, source, rawCidOf(digest), signal)
-      if (bytes && sha256Of(bytes) === digest) return { bytes: Buffer.from(bytes), source: source.name }
-    }
-    return undefined
+    const found = await this.#fetchBlock(rawCidOf(digest), signal)
+    return found && { bytes: Buffer.from(found.bytes), source: found.source }
   }
 
-  async #fetchBlock(cid: Cid, signal: AbortSignal): Promise<Uint8Array | undefined> {
+  async #fetchBlock(
+    cid: Cid,
+    signal: AbortSignal,
+  ): Promise<{ bytes: Uint8Array; source: string } | undefined> {
     for (const source of this.#sources) {
       const bytes = await asked(source.fetchChunk, source, cid, signal)
-      if (bytes && sha256Of(bytes) === digestOf(cid)) return bytes
+      if (bytes && sha256Of(bytes) === digestOf(cid)) return { bytes, source: source.name }
     }
     return undefined
   }

@@ -102,7 +102,7 @@ class TowerStore implements ContentStore {
       healMs: options.healMs ?? HEAL_MS,
       isHere: cid => this.has(cid),
       admit: (cid, bytes, source) => this.#admitHealed(cid, bytes, source),
-      admitNode: node => this.admitNodes([node]),
+      admitNode: (node, source) => this.#admitHealedNode(node, source),
     })
     upkeep.start(aside)
   }
@@ -307,6 +307,7 @@ class TowerStore implements ContentStore {
       quarantined: quarantine.size,
       healed: events.healed,
       healedBy: events.healedBy(),
+      heals: events.heals(),
       freeBytes: space.freeBytes,
       reserveBytes: this.#options.reserveBytes,
       verifiedSince: verifiedSinceMs,
@@ -344,6 +345,11 @@ class TowerStore implements ContentStore {
   async #admitHealed(cid: Cid, bytes: Uint8Array, source: string): Promise<void> {
     await this.admitExtent(cid, bytes, 'fastcdc-v1', `heal: ${source}`)
     this.#parts.commitQuietly(() => this.#parts.events.add('healed', cid, `from ${source}`))
+  }
+
+  async #admitHealedNode(node: DagNode, source: string): Promise<void> {
+    await this.admitNodes([node])
+    this.#parts.commitQuietly(() => this.#parts.events.add('healed', node.cid, `from ${source}`))
   }
 
   async #storeNodes(group: readonly DagNode[]): Promise<void> {

@@ -151,12 +151,20 @@ export interface StoreUsage {
   readonly healed: number
   /** By the name of the source; `here` is another tier. */
   readonly healedBy: Readonly<Record<string, number>>
+  readonly heals: readonly HealCount[]
   /** Free bytes of the file system that the data folder is on. */
   readonly freeBytes: number
   /** Free space that content never takes. */
   readonly reserveBytes: number
   /** The oldest proof among the extents here, ms since 1970: "every byte was verified since". */
   readonly verifiedSince: number | undefined
+}
+
+export interface HealCount {
+  /** What was wrong: `wrong bytes`, `too short`, `gone`, … */
+  readonly cause: string
+  readonly source: string
+  readonly heals: number
 }
 
 export interface StoreEvent {
