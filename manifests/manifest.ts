@@ -33,6 +33,8 @@ export interface PackRef {
 export interface DeltaRef extends PackRef {
   /** The revision whose bytes it starts from. */
   readonly from: number
+  /** The manifest of that revision: whoever is further behind finds deltas to it there. */
+  readonly manifest?: Sha256 | undefined
 }
 
 export interface PinPolicy {
@@ -105,7 +107,9 @@ const ManifestShape = z.object({
       'root and sha256 do not fit',
     ),
   packs: z.array(Pack).max(1000),
-  deltas: z.array(z.intersection(Pack, z.object({ from: Count.positive() }))).max(100),
+  deltas: z
+    .array(z.intersection(Pack, z.object({ from: Count.positive(), manifest: Digest.optional() })))
+    .max(100),
 })
 
 /** @throws EdgeError `MANIFEST_INVALID`, naming the key. */
@@ -145,7 +149,7 @@ export function encodeManifest(manifest: Manifest): Buffer {
       chunking: pick(chunking, 'name', 'minBytes', 'avgBytes', 'maxBytes'),
       catalog: pick(catalog, 'root', 'sha256', 'size', 'items', 'itemBytes'),
       packs: packs.map(packJson),
-      deltas: deltas.map(delta => ({ from: delta.from, ...packJson(delta) })),
+      deltas: deltas.map(delta => ({ from: delta.from, ...packJson(delta), manifest: delta.manifest })),
     }),
   )
 }

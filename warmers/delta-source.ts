@@ -3,11 +3,13 @@
  * the directory. Items can be named, and their extents planned, once the new catalog is here.
  */
 import type { Cid } from '../manifests/cid.ts'
-import { StaticDelta } from '../manifests/delta/delta.ts'
+import { type ReadDelta, StaticDelta } from '../manifests/delta/delta.ts'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable, DagNode } from '../manifests/extent.ts'
 import { deltaPath, type DeltaRef, type Manifest } from '../manifests/manifest.ts'
 import { readCatalog, olderContent, type NodeStore, type OlderContent } from './item-extents.ts'
+import type { ContentStore } from '../node/store/store.ts'
+import type { ReadBase } from './plan-fill.ts'
 import { loadDirectory, type OpenSource, type SourceTools } from './sources.ts'
 
 export interface OpenDelta extends OpenSource {
@@ -17,19 +19,29 @@ export interface OpenDelta extends OpenSource {
    * @returns the nodes above them. @throws EdgeError `CHUNK_ABSENT` when the catalog is not here, `DELTA_INVALID`
    */
   nameItems(options: Abortable): Promise<readonly DagNode[]>
+  /**
+   * One extent, verified, out of a part whose bytes are staged.
+   * @throws EdgeError `DELTA_INVALID`, `DELTA_BASE_ABSENT`, `CHUNK_ABSENT` when they are not
+   */
+  rebuild(cid: Cid, readBase: ReadBase): Promise<Uint8Array>
 }
 
 export interface DeltaTools extends SourceTools {
-  readonly store: NodeStore
+  readonly store: NodeStore & Pick<ContentStore, 'readRange'>
 }
 
-/** @param older releases whose content may be here. @throws EdgeError `DELTA_INVALID`, `UPSTREAM_…` */
+/**
+ * @param older releases whose content may be here.
+ * @param readOlder for bases that are not: what other deltas make of what is.
+ * @throws EdgeError `DELTA_INVALID`, `UPSTREAM_…`
+ */
 export async function openDelta(
   ref: DeltaRef,
   manifest: Manifest,
   older: readonly Manifest[],
   tools: DeltaTools,
   options: Abortable,
+  readOlder: ReadBase = baseAbsent,
 ): Promise<OpenDelta> {
   const path = deltaPath(ref.sha256)
   const head = await loadDirectory(path, ref.size, ref.directory, tools, options)
@@ -38,6 +50,23 @@ export async function openDelta(
   const headEnd = ref.directory.offset + ref.directory.size
   const inTurn = turns()
   let isNamed = false
+
+  async function rebuild(cid: Cid, readPart: ReadDelta, readBase: ReadBase): Promise<Uint8Array> {
+    const read = async (offset: number, length: number) =>
+      offset + length <= headEnd
+        ? head.subarray(offset - ref.directory.offset, offset - ref.directory.offset + length)
+        : readPart(offset, length)
+    return await delta.rebuild(cid, read, async ({ key, sizeBytes }, offset, length) => {
+      const base = content.extentOfKey(key, sizeBytes)
+      if (!base) throw new EdgeError('DELTA_BASE_ABSENT', `base ${key} was never here`)
+      try {
+        return await readBase(base, offset, length)
+      } catch (error) {
+        if (!isEdgeError(error, 'CHUNK_ABSENT', 'CHUNK_CORRUPT')) throw error
+        return await readOlder(base, offset, length)
+      }
+    })
+  }
 
   return {
     kind: 'delta',
@@ -63,29 +92,19 @@ export async function openDelta(
       const { offset, length } = recipe.span
       return { index: offset, span: { offset, length: offset + length <= headEnd ? 0 : length }, bases }
     },
+    rebuild: (cid, readBase) =>
+      rebuild(cid, (offset, length) => tools.staged.read(path, { offset, length }), readBase),
     async *extentsOf(partOffset, stored, cids, readBase) {
       const read = async (offset: number, length: number) =>
-        offset + length <= headEnd
-          ? head.subarray(offset - ref.directory.offset, offset - ref.directory.offset + length)
-          : stored.subarray(offset - partOffset, offset - partOffset + length)
+        stored.subarray(offset - partOffset, offset - partOffset + length)
       // the last part is kept open: taking turns, nobody else's part pushes it out
       using _turn = await inTurn()
-      for (const cid of cids) {
-        const bytes = await delta.rebuild(cid, read, async ({ key, sizeBytes }, offset, length) => {
-          const base = content.extentOfKey(key, sizeBytes)
-          if (!base) throw new EdgeError('DELTA_BASE_ABSENT', `base ${key} was never here`)
-          return await readBase(base, offset, length).catch(asAbsent)
-        })
-        yield { cid, bytes }
-      }
+      for (const cid of cids) yield { cid, bytes: await rebuild(cid, read, readBase) }
     },
   }
 }
 
-function asAbsent(cause: unknown): never {
-  if (!isEdgeError(cause, 'CHUNK_ABSENT', 'CHUNK_CORRUPT')) throw cause
-  throw new EdgeError('DELTA_BASE_ABSENT', cause.message, { cause })
-}
+const baseAbsent: ReadBase = cid => Promise.reject(new EdgeError('DELTA_BASE_ABSENT', `${cid} is not here`))
 
 async function olderOf(
   delta: StaticDelta,

@@ -106,7 +106,7 @@ export async function* fillOnce(request: FillRequest): AsyncGenerator<FillEvent>
   }
   const end = await finished
   const complete = end.complete && failures === 0
-  await forgetUseless(request, complete && request.datasets === undefined)
+  await forgetUseless(request, prepared, complete && request.datasets === undefined)
   yield { type: 'done', ...end, complete, wire: spent(), seconds: (performance.now() - since) / 1000 }
 }
 
@@ -183,14 +183,21 @@ function scheduleOf(
 }
 
 /** What was kept of files that no release needs any more; of all files, when nothing is missing. */
-async function forgetUseless({ releases, staged, cache }: FillRequest, isComplete: boolean): Promise<void> {
+async function forgetUseless(
+  { releases, staged, cache }: FillRequest,
+  prepared: readonly Prepared[],
+  isComplete: boolean,
+): Promise<void> {
   const manifests = releases.releases().flatMap(({ current, next }) => [current ?? [], next ?? []].flat())
   const files = manifests.flatMap(({ packs, deltas }) => [
     ...packs.map(({ sha256, directory }) => ({ path: packPath(sha256), directory })),
     ...deltas.map(({ sha256, directory }) => ({ path: deltaPath(sha256), directory })),
   ])
-  await staged.retain(new Set(isComplete ? [] : files.map(({ path }) => path)))
-  await cache.retain(new Set(files.map(({ directory }) => directory.sha256)))
+  const chains = isComplete ? [] : prepared
+  const ofChains = chains.flatMap(({ helpers }) => helpers.map(({ path }) => path))
+  await staged.retain(new Set(isComplete ? [] : [...files.map(({ path }) => path), ...ofChains]))
+  const directories = files.map(({ directory }) => directory.sha256)
+  await cache.retain(new Set([...directories, ...chains.flatMap(({ kept }) => kept)]))
 }
 
 /** What the upstreams' wires carried since now. */

@@ -9,7 +9,7 @@ import type { Abortable, ExtentRef } from '../manifests/extent.ts'
 import type { Manifest } from '../manifests/manifest.ts'
 import type { ContentStore } from '../node/store/store.ts'
 
-export type NodeStore = Pick<ContentStore, 'view' | 'readExtent'>
+export type NodeStore = Pick<ContentStore, 'view' | 'readExtent' | 'cidOfKey'>
 
 /** Below this an item has one extent: extents have at least 16 chunks of at least 16 KiB. */
 const ONE_EXTENT_BYTES = 16 * 16 * 1024
@@ -63,7 +63,7 @@ export function keyOf(cid: Cid): string {
   return digestOf(cid).slice(0, 16)
 }
 
-/** An older release's items and extents, by key. */
+/** An older release's items and extents, by key; and whatever else is in the store, of any dataset. */
 export interface OlderContent {
   extentsOfRoot(rootKey: string): readonly ExtentRef[] | undefined
   extentOfKey(key: string, sizeBytes: number): Cid | undefined
@@ -71,11 +71,11 @@ export interface OlderContent {
 
 /** @param wanted keys of extents that will be asked for: items are only looked into for these. */
 export function olderContent(
-  store: Pick<ContentStore, 'view'>,
+  store: Pick<ContentStore, 'view' | 'cidOfKey'>,
   items: readonly { readonly root: Cid; readonly sizeBytes: number }[],
   wanted: ReadonlySet<string>,
 ): OlderContent {
-  const byKey = new Map<string, Cid>()
+  const byKey = new Map<string, Cid | undefined>()
   const roots = new Map(items.map(item => [keyOf(item.root), item]))
   for (const [key, { root }] of roots) if (wanted.has(key)) byKey.set(key, root)
   const parts = items.filter(({ sizeBytes }) => sizeBytes > ONE_EXTENT_BYTES)
@@ -88,8 +88,13 @@ export function olderContent(
   return {
     extentsOfRoot(rootKey) {
       const item = roots.get(rootKey)
-      return item && extentsOf(store, item.root, item.sizeBytes)
+      if (item) return extentsOf(store, item.root, item.sizeBytes)
+      const root = store.cidOfKey(rootKey)
+      return root && extentsOf(store, root, store.view(root)?.sizeBytes ?? 0)
     },
-    extentOfKey: key => byKey.get(key),
+    extentOfKey(key) {
+      if (!byKey.has(key)) byKey.set(key, store.cidOfKey(key))
+      return byKey.get(key)
+    },
   }
 }

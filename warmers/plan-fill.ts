@@ -2,14 +2,14 @@
  * The planner of one dataset's fill: which bytes of which files, in which order, and why.
  *
  * Pure. Content comes in bundles: a pack's full frames, and a delta's parts, which need older bytes
- * that are here. A bundle is fetched whole and counted once, however many extents come out of it;
- * the set of bundles taken is the cheapest that a search by single exchanges finds. What is planned
- * is exact: sizes and places are signed, the rest of the wire is measured (`cost`). An extent that
+ * that are here or that older deltas' parts rebuild. A bundle is fetched whole and counted once,
+ * however many extents come out of it (`choose-bundles.ts` says which are taken). What is planned is exact: sizes and places are signed, the rest of the wire is measured (`cost`). An extent that
  * no bundle has ends up in `unobtainable`; it is never silently dropped.
  */
 import type { Cid } from '../manifests/cid.ts'
 import type { ChunkRule } from '../manifests/extent.ts'
 import { sha256Of } from '../manifests/digest.ts'
+import { chooseBundles, type Load } from './choose-bundles.ts'
 import { bytesOf, cut, joined, without } from './spans.ts'
 import { wireOf, type RequestCost, type Span } from './upstream.ts'
 
@@ -70,6 +70,8 @@ export interface PlanInput {
   readonly revision: number
   readonly wants: readonly Want[]
   readonly sources: readonly Source[]
+  /** Deltas between older releases, the newest first: bases that are not here may come of them. */
+  readonly helpers?: readonly Source[]
   holds(cid: Cid): boolean
   /** What of a file arrived earlier and was kept. */
   staged(path: string): readonly Span[]
@@ -85,7 +87,15 @@ export interface Step {
   readonly source: Source
   readonly index: number
   readonly span: Span
+  /** Its own bytes, and those of which some of its bases are made. */
+  readonly loads?: ReadonlySet<Load>
   readonly wants: readonly Want[]
+}
+
+export interface FileRequests {
+  readonly path: string
+  readonly fileBytes: number
+  readonly requests: readonly Span[]
 }
 
 export interface Batch {
@@ -101,6 +111,8 @@ export interface Batch {
   readonly steps: readonly Step[]
   /** The range requests; sorted, disjoint, without what is staged. */
   readonly requests: readonly Span[]
+  /** What must have come of helpers; whichever batch is first fetches it, and has it in its `wire`. */
+  readonly helpers?: readonly FileRequests[]
   readonly wire: { readonly down: number; readonly up: number }
   /** Bytes of content that will be here afterwards. */
   readonly contentBytes: number
@@ -139,8 +151,9 @@ function byUrgency(a: Batch, b: Batch): number {
 
 export function planFill(input: PlanInput): FillPlan {
   const wants = [...new Map(input.wants.map(want => [want.cid, want])).values()]
-  const { steps, unobtainable } = chooseSteps(input, wants)
-  const batches = batchesOf(input, steps)
+  const { taken, unobtainable } = chooseBundles(input, wants)
+  const helpers = new HelperRequests(input, taken)
+  const batches = batchesOf(input, taken).map(batch => helpers.addTo(batch))
   const sum = (of: (batch: Batch) => number) => batches.reduce((total, batch) => total + of(batch), 0)
   return {
     dataset: input.dataset,
@@ -149,120 +162,66 @@ export function planFill(input: PlanInput): FillPlan {
     wire: {
       down: sum(batch => batch.wire.down),
       up: sum(batch => batch.wire.up),
-      requests: sum(batch => batch.requests.length),
+      requests: sum(batch => batch.requests.length) + helpers.count,
     },
     contentBytes: sum(batch => batch.contentBytes),
     unobtainable,
   }
 }
 
-function chooseSteps(input: PlanInput, wants: readonly Want[]): { steps: Step[]; unobtainable: Want[] } {
-  const bundles = new Map<string, Choice>()
-  const unobtainable: Want[] = []
-  const choicesOf = wants.map(want => {
-    const choices = input.sources.flatMap(source => {
-      const bundle = source.bundleOf(want.cid)
-      if (!bundle?.bases.every(base => input.holds(base))) return []
-      const key = `${source.path} ${bundle.index}`
-      const known = bundles.get(key)
-      if (known) return [known]
-      const bytes = bytesOf(without([bundle.span], input.staged(source.path)))
-      const choice = { source, index: bundle.index, span: bundle.span, bytes, wants: [] }
-      bundles.set(key, choice)
-      return [choice]
-    })
-    if (choices.length === 0) unobtainable.push(want)
-    return choices
-  })
-  const taken = cheapest([...bundles.values()], choicesOf)
-  for (const [at, want] of wants.entries()) {
-    const best = choicesOf[at]!.filter(choice => taken.has(choice)).reduce<Choice | undefined>(
-      preferred,
-      undefined,
-    )
-    best?.wants.push(want)
-  }
-  return { steps: [...taken].filter(choice => choice.wants.length > 0), unobtainable }
-}
-
-interface Choice {
-  readonly source: Source
-  readonly index: number
-  readonly span: Span
-  /** Still to be fetched. */
-  readonly bytes: number
-  readonly wants: Want[]
-}
-
-/** Of two bundles that are both taken: a frame needs nothing else to be right. */
-function preferred(best: Choice | undefined, choice: Choice): Choice {
-  return best && (best.source.kind === 'frame' || choice.source.kind === 'delta') ? best : choice
-}
-
 /**
- * Bundles that together have every extent, at a low price. Begins with all parts, and with all
- * frames; takes or leaves single bundles as long as that saves bytes; the better result counts.
+ * The requests for what helpers have: some of it is bases for several batches, or wanted itself, too.
+ * Each is made once, and paid for by the first batch in the plan that needs it.
  */
-function cheapest(bundles: readonly Choice[], choicesOf: readonly (readonly Choice[])[]): Set<Choice> {
-  const starts = (['delta', 'frame'] as const).map(kind => {
-    const taken = new Set(bundles.filter(bundle => bundle.source.kind === kind))
-    return improved(bundles, choicesOf, taken)
-  })
-  return starts.reduce((best, taken) => (priceOf(taken) < priceOf(best) ? taken : best))
-}
+class HelperRequests {
+  readonly #cost: RequestCost
+  readonly #files: readonly FileRequests[]
+  readonly #paid = new Set<Span>()
 
-function priceOf(taken: ReadonlySet<Choice>): number {
-  let bytes = 0
-  for (const bundle of taken) bytes += bundle.bytes
-  return bytes
-}
-
-function improved(
-  bundles: readonly Choice[],
-  choicesOf: readonly (readonly Choice[])[],
-  taken: Set<Choice>,
-): Set<Choice> {
-  const ROUNDS_MAX = 4
-  for (const choices of choicesOf) {
-    if (choices.length > 0 && !choices.some(choice => taken.has(choice))) taken.add(smallest(choices))
+  constructor({ cost, staged, requestBytes, helpers = [] }: PlanInput, steps: readonly Step[]) {
+    const spans = spansBySource(steps)
+    this.#cost = cost
+    this.#files = helpers.map(source => {
+      const { path, fileBytes } = source
+      const lacking = without(joined(spans.get(source) ?? []), staged(path))
+      const requests = joined(lacking, cost.downBytes + cost.upBytes)
+      return { path, fileBytes, requests: requests.flatMap(span => cut(span, requestBytes)) }
+    })
   }
-  const extentsOf = new Map<Choice, number[]>(bundles.map(bundle => [bundle, []]))
-  for (const [extent, choices] of choicesOf.entries())
-    for (const choice of choices) extentsOf.get(choice)!.push(extent)
-  for (let round = 0, isBetter = true; isBetter && round < ROUNDS_MAX; round++) {
-    isBetter = false
-    for (const bundle of bundles.toSorted((a, b) => b.bytes - a.bytes)) {
-      if (!taken.has(bundle)) continue
-      const orphans = extentsOf
-        .get(bundle)!
-        .filter(extent => choicesOf[extent]!.every(choice => choice === bundle || !taken.has(choice)))
-      const instead = coverOf(orphans, choicesOf, bundle)
-      if (!instead || priceOf(instead) >= bundle.bytes) continue
-      taken.delete(bundle)
-      for (const other of instead) taken.add(other)
-      isBetter = true
-    }
+
+  get count(): number {
+    return this.#paid.size
   }
-  return taken
+
+  addTo(batch: Batch): Batch {
+    const spans = new Map(Array.from(spansBySource(batch.steps), ([{ path }, needed]) => [path, needed]))
+    const wire = { ...batch.wire }
+    const helpers = this.#files.flatMap(({ path, fileBytes, requests }) => {
+      const needed = joined(spans.get(path) ?? [])
+      if (needed.length === 0) return []
+      const own = requests.filter(request => bytesOf(without([request], needed)) < request.length)
+      for (const span of own) {
+        if (this.#paid.has(span)) continue
+        this.#paid.add(span)
+        const { down, up } = wireOf(this.#cost, path, span, fileBytes)
+        wire.down += down
+        wire.up += up
+      }
+      return [{ path, fileBytes, requests: own }]
+    })
+    return helpers.length > 0 ? { ...batch, helpers, wire } : batch
+  }
 }
 
-/** What else has these extents; undefined when nothing has one of them. */
-function coverOf(
-  extents: readonly number[],
-  choicesOf: readonly (readonly Choice[])[],
-  except: Choice,
-): Set<Choice> | undefined {
-  const cover = new Set<Choice>()
-  for (const extent of extents) {
-    const others = choicesOf[extent]!.filter(choice => choice !== except)
-    if (others.length === 0) return undefined
-    if (!others.some(choice => cover.has(choice))) cover.add(smallest(others))
+/** Everything that the steps take. */
+function spansBySource(steps: readonly Step[]): Map<Source, Span[]> {
+  const spans = new Map<Source, Span[]>()
+  for (const { source, span } of new Set(steps.flatMap(({ loads = [] }) => [...loads]))) {
+    const known = spans.get(source)
+    if (known) known.push(span)
+    else spans.set(source, [span])
   }
-  return cover
-}
-
-function smallest(choices: readonly Choice[]): Choice {
-  return choices.reduce((best, choice) => (choice.bytes < best.bytes ? choice : best))
+  return spans
 }
 
 function batchesOf(input: PlanInput, steps: readonly Step[]): Batch[] {
@@ -297,8 +256,9 @@ function batchesOf(input: PlanInput, steps: readonly Step[]): Batch[] {
 
 function batchOf(input: PlanInput, steps: readonly Step[]): Batch {
   const { path, fileBytes, kind } = steps[0]!.source
-  const { cost } = input
-  const lacking = without(joined(steps.map(({ span }) => span)), input.staged(path))
+  const { cost, helpers = [] } = input
+  const own = helpers.includes(steps[0]!.source) ? [] : steps.map(({ span }) => span)
+  const lacking = without(joined(own), input.staged(path))
   // fetching a gap may be cheaper than asking twice
   const requests = joined(lacking, cost.downBytes + cost.upBytes).flatMap(span =>
     cut(span, input.requestBytes),

@@ -4,22 +4,25 @@
  * and stays.
  */
 import type { Cid } from '../manifests/cid.ts'
+import type { Sha256 } from '../manifests/digest.ts'
 import { isEdgeError } from '../manifests/errors.ts'
 import type { Abortable, DagNode } from '../manifests/extent.ts'
 import type { DeltaRef, Manifest } from '../manifests/manifest.ts'
 import type { ContentStore } from '../node/store/store.ts'
 import { stepOf, type Demand } from './demand.ts'
+import { usable } from './choose-bundles.ts'
+import { findChain, openChain, type DeltaChain } from './delta-chain.ts'
 import { openDelta, type OpenDelta } from './delta-source.ts'
 import type { FetchTools } from './fetch-spans.ts'
 import type { NodeStore } from './item-extents.ts'
-import { planFill, BATCH_BYTES, type FillPlan, type PlanInput, type Source, type Want } from './plan-fill.ts'
+import { planFill, BATCH_BYTES, type FillPlan, type Source, type Want } from './plan-fill.ts'
 import type { DatasetReleases, Missing, MissingExtent, Releases } from './releases.ts'
 import { runBatch, type BatchStore } from './run-batch.ts'
 import { openPack, type DigestCache, type OpenSource } from './sources.ts'
 
 export interface PrepareTools extends FetchTools {
   readonly cache: DigestCache
-  readonly store: BatchStore & NodeStore & Pick<ContentStore, 'admitNodes'>
+  readonly store: BatchStore & NodeStore & Pick<ContentStore, 'admitNodes' | 'usage'>
   readonly releases: Releases
   readonly requestBytes: number
   /** See `SourceTools`. */
@@ -28,16 +31,27 @@ export interface PrepareTools extends FetchTools {
   readonly demand?: Pick<Demand, 'valueOf'>
 }
 
-export interface Prepared {
+export interface Prepared extends Opened {
   readonly dataset: string
   readonly revision: number
   /** What is to be fetched, the catalog's left out. */
   readonly wants: readonly Want[]
-  readonly sources: readonly Source[]
 }
 
-/** How many deltas to look into, when none is from exactly the release we hold. */
+interface Opened {
+  readonly sources: readonly Source[]
+  /** Deltas between older releases, whose results are bases. */
+  readonly helpers: readonly Source[]
+  /** Their manifests and directories: kept until the fill is whole. */
+  readonly kept: readonly Sha256[]
+  /** Whether a base is in memory. */
+  isAtHand(cid: Cid): boolean
+}
+
+/** How many deltas to look into, when there is no way from the release we hold. */
 const DELTAS_MAX = 2
+/** Of a release of which we hold nothing but what other datasets have: if its head is small beside it. */
+const HEAD_SHARE_MAX = 0.01
 const ROUNDS_MAX = 64
 
 /**
@@ -63,35 +77,30 @@ export async function prepareDataset(
     missing = await tools.releases.missing(dataset)
   }
   const steps = stepsOf(manifest, missing, tools)
-  return { dataset, revision: manifest.revision, wants: wantsOf(missing, steps), sources: sources.all }
+  return { ...sources.opened, dataset, revision: manifest.revision, wants: wantsOf(missing, steps) }
 }
 
-/** @param withoutDelta extents whose patch has failed before. */
+/** @param withoutDelta extents whose patch has failed before. @param wants all that are prepared, or some. */
 export function planPrepared(
   prepared: Prepared,
   tools: PrepareTools,
   withoutDelta: ReadonlySet<Cid> = new Set(),
+  wants: readonly Want[] = prepared.wants,
 ): FillPlan {
-  return planFill(inputOf(prepared, prepared.wants, tools, withoutDelta))
-}
-
-function inputOf(
-  { dataset, revision, sources }: Pick<Prepared, 'dataset' | 'revision' | 'sources'>,
-  wants: readonly Want[],
-  { store, staged, upstreams, requestBytes }: PrepareTools,
-  withoutDelta: ReadonlySet<Cid>,
-): PlanInput {
-  return {
-    dataset,
-    revision,
+  const { sources, helpers, isAtHand } = prepared
+  const { store, staged, upstreams, requestBytes } = tools
+  return planFill({
+    dataset: prepared.dataset,
+    revision: prepared.revision,
     wants,
     sources: sources.map(source => (source.kind === 'delta' ? without(source, withoutDelta) : source)),
-    holds: cid => store.has(cid),
+    helpers: helpers.map(source => without(source, withoutDelta)),
+    holds: cid => store.has(cid) || isAtHand(cid),
     staged: path => staged.spans(path),
     cost: upstreams[0]!.cost,
     batchBytes: BATCH_BYTES,
     requestBytes,
-  }
+  })
 }
 
 function without(source: Source, excluded: ReadonlySet<Cid>): Source {
@@ -145,9 +154,8 @@ async function fetchCatalog(
   const withoutDelta = new Set<Cid>()
   let came = false
   for (let lacking = wants; lacking.length > 0; ) {
-    const plan = planFill(
-      inputOf({ dataset, revision: sources.revision, sources: sources.all }, lacking, tools, withoutDelta),
-    )
+    const prepared = { ...sources.opened, dataset, revision: sources.revision, wants: lacking }
+    const plan = planPrepared(prepared, tools, withoutDelta)
     const results = []
     for (const batch of plan.batches) results.push(await runBatch(batch, tools, options))
     came ||= results.some(({ contentBytes }) => contentBytes > 0)
@@ -168,7 +176,9 @@ class Sources {
   readonly #withoutDelta: ReadonlySet<Cid>
   readonly #deltas: OpenDelta[] = []
   readonly #packs: OpenSource[] = []
-  #deltasToOpen: readonly DeltaRef[]
+  #chain: DeltaChain | undefined
+  #kept: readonly Sha256[] = []
+  #hasDeltas = false
 
   constructor(
     release: DatasetReleases,
@@ -183,11 +193,15 @@ class Sources {
     this.#tools = tools
     this.#options = options
     this.#withoutDelta = withoutDelta
-    this.#deltasToOpen = usefulDeltas(manifest, release.current?.revision)
   }
 
-  get all(): readonly Source[] {
-    return [...this.#deltas, ...this.#packs]
+  get opened(): Opened {
+    return {
+      sources: [...this.#deltas, ...this.#packs],
+      helpers: this.#chain?.helpers ?? [],
+      kept: this.#kept,
+      isAtHand: cid => this.#chain?.has(cid) ?? false,
+    }
   }
 
   /**
@@ -198,8 +212,10 @@ class Sources {
     const wanted = new Set([...missing.nodes, ...missing.extents.map(({ cid }) => cid)])
     const isNews = (nodes: readonly DagNode[]) => nodes.some(({ cid }) => wanted.has(cid))
     let hasNews = false
-    for (const ref of this.#deltasToOpen) hasNews = isNews(await this.#openDelta(ref)) || hasNews
-    this.#deltasToOpen = []
+    if (!this.#hasDeltas) {
+      this.#hasDeltas = true
+      for (const nodes of await this.#openDeltas(missing)) hasNews = isNews(nodes) || hasNews
+    }
     for (const delta of this.#deltas) hasNews = isNews(await this.#nameItems(delta)) || hasNews
     if (hasNews) return true
     while (!this.#covers(missing)) {
@@ -218,6 +234,60 @@ class Sources {
     this.#packs.push(pack)
     await this.#tools.store.admitNodes(pack.nodes)
     return pack.nodes
+  }
+
+  /** From the release that we hold directly, or through others; else the nearest. @returns their nodes. */
+  async #openDeltas(missing: Missing): Promise<(readonly DagNode[])[]> {
+    const { current } = this.#release
+    const held = current?.revision
+    if (
+      held !== undefined &&
+      held < this.revision &&
+      !this.#manifest.deltas.some(({ from }) => from === held)
+    ) {
+      const nodes = await this.#openChain(current!)
+      if (nodes) return [nodes]
+    }
+    const opened: (readonly DagNode[])[] = []
+    for (const ref of this.#usefulDeltas(held, missing)) opened.push(await this.#openDelta(ref))
+    return opened
+  }
+
+  async #openChain(current: Manifest): Promise<readonly DagNode[] | undefined> {
+    const tools = { ...this.#tools, dataset: this.#manifest.dataset }
+    try {
+      const { hops, manifests } = await findChain(this.#manifest, current.revision, tools, this.#options)
+      const bytes = hops.reduce((sum, { ref }) => sum + ref.size, 0)
+      if (hops.length === 0 || bytes > packBytesOf(this.#manifest)) return undefined
+      this.#kept = [...manifests, ...hops.map(({ ref }) => ref.directory.sha256)]
+      this.#chain = await openChain(hops, current, tools, this.#options)
+      const { last } = this.#chain
+      this.#deltas.push(last)
+      await this.#tools.store.admitNodes(last.nodes)
+      return last.nodes
+    } catch (error) {
+      this.#options.signal.throwIfAborted()
+      if (!isEdgeError(error) || error.code.startsWith('STORE_')) throw error
+      return undefined
+    }
+  }
+
+  /**
+   * The delta from what we hold; else those from the nearest releases, whose bases we may hold in part.
+   * Of a dataset that is new here, the newest one: other datasets may have what it was made from.
+   */
+  #usefulDeltas(held: number | undefined, { extents }: Missing): readonly DeltaRef[] {
+    const { deltas, revision, catalog } = this.#manifest
+    const exact = deltas.filter(({ from }) => from === held)
+    if (exact.length > 0) return exact
+    if (held !== undefined && held < revision)
+      return deltas.toSorted((a, b) => Math.abs(a.from - held) - Math.abs(b.from - held)).slice(0, DELTAS_MAX)
+    const { releases, store } = this.#tools
+    const missingBytes = extents.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0)
+    const isNew =
+      held === undefined || (releases.releases().length > 1 && missingBytes > catalog.itemBytes / 2)
+    if (!isNew || store.usage().extents === 0) return []
+    return deltas.slice(0, 1).filter(({ directory }) => directory.size < catalog.itemBytes * HEAD_SHARE_MAX)
   }
 
   async #openDelta(ref: DeltaRef): Promise<readonly DagNode[]> {
@@ -248,10 +318,20 @@ class Sources {
   }
 
   #covers({ nodes, extents }: Missing): boolean {
-    const { store } = this.#tools
+    const { store, staged } = this.#tools
+    const { isAtHand, ...opened } = this.opened
+    const isUsable = usable({
+      ...opened,
+      holds: cid => store.has(cid) || isAtHand(cid),
+      staged: path => staged.spans(path),
+    })
+    const deltas = [...this.#deltas, ...opened.helpers]
     const byDelta = (cid: Cid) =>
       !this.#withoutDelta.has(cid) &&
-      this.#deltas.some(delta => delta.bundleOf(cid)?.bases.every(base => store.has(base)))
+      deltas.some(delta => {
+        const bundle = delta.bundleOf(cid)
+        return bundle !== undefined && isUsable(delta, bundle)
+      })
     const brought = new Set(this.#packs.flatMap(pack => pack.nodes.map(({ cid }) => cid)))
     return (
       nodes.every(cid => brought.has(cid)) &&
@@ -262,10 +342,6 @@ class Sources {
   }
 }
 
-/** The delta from what we hold; else those from the nearest older releases, whose bases we may hold in part. */
-function usefulDeltas({ deltas, revision }: Manifest, held: number | undefined): readonly DeltaRef[] {
-  if (held === undefined || held >= revision) return []
-  const exact = deltas.filter(({ from }) => from === held)
-  if (exact.length > 0) return exact
-  return deltas.toSorted((a, b) => Math.abs(a.from - held) - Math.abs(b.from - held)).slice(0, DELTAS_MAX)
+function packBytesOf({ packs }: Manifest): number {
+  return packs.reduce((sum, { size }) => sum + size, 0)
 }

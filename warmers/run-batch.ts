@@ -52,6 +52,7 @@ export async function runBatch(batch: Batch, tools: BatchTools, options: Abortab
   let distrusted = hadBefore.length > 0
 
   for (let steps = open(); steps.length > 0; steps = open()) {
+    await fetchHelpers(batch, { ...tools, upstreams }, options)
     await fetchFor(batch, steps, { ...tools, upstreams }, options)
     const wrong = await applySteps(steps, batch, tools, outcome, options)
     if (wrong.length === 0) break
@@ -69,7 +70,9 @@ export async function runBatch(batch: Batch, tools: BatchTools, options: Abortab
       })
     }
   }
-  await tools.staged.drop(batch.path, joined([...batch.requests, ...batch.steps.map(({ span }) => span)]))
+  // what helpers brought may be bases for others
+  if (!batch.helpers?.some(({ path }) => path === batch.path))
+    await tools.staged.drop(batch.path, joined([...batch.requests, ...batch.steps.map(({ span }) => span)]))
   return outcome
 }
 
@@ -98,6 +101,21 @@ async function fetchFor(
     },
     options,
   )
+}
+
+/** Parts of older deltas, of which bases are made; several batches may need the same. */
+async function fetchHelpers(batch: Batch, tools: BatchTools, options: Abortable): Promise<void> {
+  const purpose = { dataset: batch.dataset, reason: batch.reason }
+  for (const { path, fileBytes, requests } of batch.helpers ?? []) {
+    using _mine = await claimBundles(
+      tools.staged,
+      `requests of ${path}`,
+      requests.map(({ offset }) => offset),
+      options,
+    )
+    const urgent = tools.urgent ? { urgent: true } : {}
+    await fetchSpans(tools, { path, fileBytes, requests, purpose, ...urgent }, options)
+  }
 }
 
 function touches(request: Span, needed: readonly Span[]): boolean {

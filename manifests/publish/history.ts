@@ -15,6 +15,7 @@ import type { RepositoryStorage } from './storage.ts'
 
 export interface StoredManifest {
   readonly path: string
+  readonly sha256: Sha256
   readonly manifest: Manifest
 }
 
@@ -98,9 +99,11 @@ async function storedManifests(storage: RepositoryStorage, prefix: string): Prom
   for (const path of await storage.list(prefix)) {
     if (!path.endsWith('.manifest.json')) continue
     const bytes = await storage.read(path)
-    if (!bytes || !path.includes(sha256Of(bytes))) continue
+    if (!bytes) continue
+    const sha256 = sha256Of(bytes)
+    if (!path.includes(sha256)) continue
     try {
-      stored.push({ path, manifest: parseManifest(bytes) })
+      stored.push({ path, sha256, manifest: parseManifest(bytes) })
     } catch (error) {
       if (!isEdgeError(error, 'MANIFEST_INVALID')) throw error
     }

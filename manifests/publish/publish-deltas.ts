@@ -61,6 +61,7 @@ async function publishDelta(
     sha256,
     size: sizeBytes,
     directory: { offset, size, rawSize, sha256: sha256Of(head) },
+    manifest: from.sha256,
   }
 }
 

@@ -70,6 +70,20 @@ export class ExtentTable {
     return this.#database.get(`SELECT ${COLUMNS} FROM extents WHERE cid = ?`, cidBytes(cid))
   }
 
+  /** Of an extent that is here and whose digest begins with `key` (hex). */
+  cidOfKey(key: string): Cid | undefined {
+    for (const [from, to] of cidsWith(key)) {
+      const row = this.#database.get(
+        `SELECT ${COLUMNS} FROM extents WHERE cid BETWEEN ? AND ? AND place <> ${PLACE.absent}`,
+        from,
+        to,
+      )
+      const cid = row && safelyLocated(row)?.cid
+      if (cid) return cid
+    }
+    return undefined
+  }
+
   byId(id: number): Located | undefined {
     const row = this.#database.get(`SELECT ${COLUMNS} FROM extents WHERE id = ?`, id)
     return row && safelyLocated(row)
@@ -229,9 +243,7 @@ export class ExtentTable {
   /** The extents with files in `tier` whose digest begins with two hex digits. */
   filesUnder(prefix: string, tier: DiskTier): Set<Cid> {
     const cids = new Set<Cid>()
-    for (const codec of ['0155', '0170']) {
-      const from = Buffer.from(`${codec}1220${prefix}`, 'hex')
-      const to = Buffer.concat([from, Buffer.alloc(31, 0xff)])
+    for (const [from, to] of cidsWith(prefix)) {
       const rows = this.#database.all(
         'SELECT cid FROM extents WHERE cid >= ? AND cid <= ? AND place = ? AND small = 0',
         from,
@@ -259,6 +271,17 @@ export class ExtentTable {
     }
     return this.#totals
   }
+}
+
+type CidRange = readonly [first: Buffer, last: Buffer]
+
+/** Where CIDs lie whose digest begins so: raw ones, and those of nodes. */
+export function cidsWith(digestPrefix: string): readonly [raw: CidRange, node: CidRange] {
+  const rangeOf = (codec: string): CidRange => {
+    const first = Buffer.from(`${codec}1220${digestPrefix}`, 'hex')
+    return [first, Buffer.concat([first, Buffer.alloc(36 - first.length, 0xff)])]
+  }
+  return [rangeOf('0155'), rangeOf('0170')]
 }
 
 function tierOf(place: unknown): DiskTier | null {

@@ -8,6 +8,7 @@ import { sha256Of } from '../../manifests/digest.ts'
 import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
 import type { DagNode } from '../../manifests/extent.ts'
 import type { Database } from './database.ts'
+import { cidsWith } from './extent-table.ts'
 import { NodeView } from './node-view.ts'
 import type { NumberedNode } from './store.ts'
 
@@ -77,6 +78,17 @@ export class NodeTable {
       this.#cache.has(cid) ||
       this.#database.get('SELECT 1 FROM nodes WHERE cid = ?', cidBytes(cid)) !== undefined
     )
+  }
+
+  /** Of a node whose digest begins with `key` (hex). */
+  cidOfKey(key: string): Cid | undefined {
+    const [, [first, last]] = cidsWith(key)
+    const row = this.#database.get('SELECT cid FROM nodes WHERE cid BETWEEN ? AND ?', first, last)
+    try {
+      return row && cidFromBytes(row['cid'] as Uint8Array)
+    } catch {
+      return undefined // it rotted
+    }
   }
 
   /** Inside a transaction. Replaces what is there: it may have been the rotten one. */

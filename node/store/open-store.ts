@@ -126,6 +126,10 @@ class TowerStore implements ContentStore {
     return cid === EMPTY ? 'hot' : (this.#parts.table.find(cid)?.tier ?? null)
   }
 
+  cidOfKey(key: string): Cid | undefined {
+    return this.#parts.nodes.cidOfKey(key) ?? this.#parts.table.cidOfKey(key)
+  }
+
   verifiedAtOf(cid: Cid): number | undefined {
     const row = this.#parts.table.find(cid)
     return row?.tier && row.verifiedAtMs > 0 ? row.verifiedAtMs : undefined

@@ -28,6 +28,8 @@ export interface ContentStore extends AsyncDisposable {
   /** Those of `cids` that are not here; one question to the database for all of them. */
   absentOf(cids: readonly Cid[]): Set<Cid>
   tierOf(cid: Cid): DiskTier | null
+  /** What is here, extent or node, with a digest that begins with `key` (16 hex digits): how deltas name things. */
+  cidOfKey(key: string): Cid | undefined
   /** When all of the extent's bytes were last proven, at admission or by the scrubber; ms since 1970. */
   verifiedAtOf(cid: Cid): number | undefined
   /** Somebody asked for the extent, here or not: what the tier policy learns from. Once a request. */
