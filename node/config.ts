@@ -55,7 +55,7 @@ const Settings = z.strictObject({
     .optional()
     .describe('folder of the warm tier (bulk disk); absent = inside the data folder'),
   warmBytesMax: byteSize.default(64 * GiB).describe('capacity of the warm tier'),
-  memoryBytesMax: byteSize.default(64 * MiB).describe('capacity of the memory tier'),
+  memoryBytesMax: byteSize.default(32 * MiB).describe('capacity of the memory tier'),
   reserveBytes: byteSize.default(256 * MiB).describe('free space that content never takes (I7)'),
   mirror: flag.default(false).describe('keep packs, deltas and metadata byte for byte, for other nodes'),
   redisUrl: z
@@ -72,7 +72,7 @@ const Settings = z.strictObject({
   refreshSeconds: count.min(1).default(300).describe('time between looks for new releases'),
   ipfsApi: listOf(httpUrl).default([]).describe("Kubo's RPC addresses: pins, and healing"),
   s3Url: httpUrl.optional().describe('S3 bucket http://KEY:SECRET@host:port/bucket: pins, and healing'),
-  peers: listOf(httpUrl).default([]).describe('other nodes nearby, for healing'),
+  peers: listOf(httpUrl).default([]).describe('other nodes nearby, to fill and heal from before the link'),
   scrubDays: count
     .min(1)
     .default(7)

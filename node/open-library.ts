@@ -24,12 +24,12 @@ import { Presence } from './presence.ts'
 import { Releases, type DatasetReleases, type Missing, type Release } from './releases.ts'
 import type { Database } from './store/database.ts'
 import type { ContentStore } from './store/store.ts'
-import { StoredItem } from './stored-item.ts'
+import { type BringWish, StoredItem } from './stored-item.ts'
 import type { TrustStore } from './trust-store.ts'
 import { trustViewOf, type TrustView } from './trust-view.ts'
 
 const LEASE_MS = 1000
-const OPEN_ITEMS_MAX = 20_000
+const OPEN_ITEMS_MAX = 10_000
 const RETRY_AFTER_SECONDS = 300
 const HEAL_MS = 5000
 const WATCH_MS = 1000
@@ -42,13 +42,8 @@ export interface LibraryOptions {
   readonly mustHaveUpTo?: PriorityClass | -1
   /** When a missing item may be here; from the plan. */
   readonly retryAfterSeconds?: (item: OpenItem) => number
-  /** Somebody asked for what is not here. */
-  readonly onMiss?: (item: OpenItem) => void
-  /** Fetches an item now, until what is waited for is here. @throws EdgeError `ITEM_ABSENT` */
-  readonly bring?: (
-    wish: { readonly dataset: string; readonly path: string; isHere(): boolean },
-    options: Abortable,
-  ) => Promise<void>
+  /** Fetches an item now, until what is waited for is here, or comes. @throws EdgeError `ITEM_ABSENT` */
+  readonly bring?: (wish: BringWish, options: Abortable) => Promise<Buffer | undefined>
   readonly now?: () => number
 }
 
@@ -300,7 +295,7 @@ class StoreLibrary implements NodeLibrary {
   }
 
   #keep(release: Release, entry: CatalogEntry, page: number): KeptItem {
-    const { onMiss, bring } = this.#options
+    const { bring } = this.#options
     const { dataset, manifest } = release
     if (this.#trust.isDenied({ dataset, ...entry })) {
       throw new EdgeError('ITEM_DENIED', `${dataset}/${entry.path} must no longer be served`)
@@ -309,12 +304,13 @@ class StoreLibrary implements NodeLibrary {
       dataset,
       revision: manifest.revision,
       publishedAtMs: Date.parse(manifest.published),
+      priority: manifest.priority,
       freshness: () => this.#trust.freshness(dataset),
       onRead: () => void (release.readAt = performance.now()),
-      onMiss: (item: OpenItem) => onMiss?.(item),
       bring:
         bring &&
-        ((isHere: () => boolean, until: Abortable) => bring({ dataset, path: entry.path, isHere }, until)),
+        ((wish: Omit<BringWish, 'dataset' | 'path'>, until: Abortable) =>
+          bring({ ...wish, dataset, path: entry.path }, until)),
     }
     const item = new StoredItem(this.#store, origin, entry)
     const kept = { item, entry, page, release, sequence: this.#trust.sequence, provenAt: performance.now() }

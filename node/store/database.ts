@@ -14,7 +14,7 @@ import { isDamageError, isFullError, isReadOnlyError, sqliteCodeOf, SQLITE } fro
 const PAGE_BYTES = 8192
 /** 4 MiB of log between checkpoints: one takes some milliseconds. */
 const CHECKPOINT_PAGES = 512
-const CACHE_KIB = 8192
+const CACHE_KIB = 4096
 const FOLLOW_MS = 2000
 /** Errors of reading a sector: https://www.sqlite.org/rescode.html#extrc */
 const READ_ERRORS: readonly number[] = [266, 522, 8202, 8458]
