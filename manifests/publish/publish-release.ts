@@ -59,7 +59,10 @@ export interface PublishProgress {
   /** What it is about just now. */
   readonly path?: string
   readonly doneBytes: number
-  readonly doneItems: number
+  /** While packing: what is not packed yet. */
+  readonly totalBytes?: number
+  /** While hashing. */
+  readonly doneItems?: number
   readonly totalItems: number
 }
 
@@ -122,7 +125,7 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
     },
   }
   const tell = (stage: PublishProgress['stage'], more: Partial<PublishProgress> = {}) =>
-    options.onProgress?.({ stage, doneBytes: 0, doneItems: 0, totalItems: view.itemCount, ...more })
+    options.onProgress?.({ stage, doneBytes: 0, totalItems: view.itemCount, ...more })
   const sign = async (manifest: Manifest) => {
     await view.assertUnchanged()
     tell('signing')
@@ -149,19 +152,21 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
   }
 
   const revision = (before?.revision ?? 0) + 1
+  const needed = view.extentSizes()
   const plan = await planPacks({
-    needed: view.extentSizes(),
+    needed,
     nodes: view.nodes,
     candidates: packs.candidates,
     trusted: await trustedExtents(repository, cache, history),
   })
+  const totalBytes = plan.missing.values().reduce((sum, cid) => sum + needed.get(cid)!, 0)
   const packed = await packMissing(view, plan, {
     storage: repository,
     cache,
     known: packs.candidates,
     level: options.level ?? LEVEL,
     packBytesMax: options.packBytesMax,
-    progress: (path, doneBytes) => tell('packing', { path, doneBytes }),
+    progress: (path, doneBytes) => tell('packing', { path, doneBytes, totalBytes }),
   })
   tell('deltas')
   const deltas =

@@ -111,12 +111,14 @@ function dateOf({ date }: PublishFlags): { date?: Date } {
 
 function showStep(
   progress: Progress,
-  { stage, doneBytes, doneItems, totalItems, path }: PublishProgress,
+  { stage, doneBytes, totalBytes, doneItems, totalItems, path }: PublishProgress,
 ): void {
+  const items = doneItems !== undefined && `${doneItems} of ${totalItems} items`
   progress.show({
     label: stage,
     doneBytes,
-    detail: [`${doneItems} of ${totalItems} items`, path].filter(Boolean).join('  '),
+    ...(totalBytes !== undefined && { totalBytes }),
+    detail: [items, path].filter(Boolean).join('  '),
   })
 }
 
