@@ -112,6 +112,14 @@ export interface OpenItem {
    * @throws EdgeError `ITEM_ABSENT` when it cannot be had now; the signal's reason.
    */
   bring?(range: ByteRange, options: Abortable): Promise<void>
+
+  /**
+   * Has the byte `at` fetched at once, if that may be, and what follows it.
+   * @returns verified bytes from `at` on, to the end of their chunk, that came ahead of the rest of
+   * their extent; undefined when the extent is here, to be read like others.
+   * @throws EdgeError as `bring`.
+   */
+  bringFrom?(at: number, options: Abortable): Promise<Buffer | undefined>
 }
 
 export interface Library {

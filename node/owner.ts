@@ -5,6 +5,7 @@
 import { randomUUID } from 'node:crypto'
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import { type AcceptedState, initialState } from '../manifests/tuf/accepted-state.ts'
 import type { Abortable } from '../manifests/extent.ts'
@@ -12,11 +13,13 @@ import { type Demand, openDemand } from '../warmers/demand.ts'
 import type { FillLimits } from '../warmers/fill-limits.ts'
 import { type FillEvent, type FillRequest, type FillTools, fillOnce, planOnce } from '../warmers/fill-once.ts'
 import { type Ledger, openLedger } from '../warmers/ledger.ts'
+import { openFileUpstream } from '../warmers/file-upstream.ts'
+import { openHttpUpstream } from '../warmers/http-upstream.ts'
 import { type LinkSettings, parseLinks } from '../warmers/link-settings.ts'
 import { openLocalQueue } from '../warmers/local-queue.ts'
 import { fillMirror } from '../warmers/mirror.ts'
 import { openOnDemand } from '../warmers/on-demand.ts'
-import { type OpenLinks, openLinks } from '../warmers/open-links.ts'
+import { type OpenLinks, openLinks, type OpenWindow } from '../warmers/open-links.ts'
 import type { PlanReport } from '../warmers/plan-report.ts'
 import { REQUEST_BYTES } from '../warmers/plan-fill.ts'
 import { extentFromPacks } from '../warmers/heal-upstream.ts'
@@ -61,6 +64,13 @@ export interface Owner extends AsyncDisposable {
   fill(wish: FillWish, options: Abortable): AsyncGenerator<FillEvent>
 }
 
+/** Whatever is not as usual, for benches: time that passes faster, a link that is there now and then. */
+export interface OwnerWorld {
+  readonly now?: () => number
+  readonly isLinkUp?: () => boolean
+  readonly passingBytesMax?: number
+}
+
 const DEMAND_FLUSH_MS = 60_000
 /** How far ahead windows are planned. */
 const HORIZON_MS = 14 * 24 * 3600 * 1000
@@ -72,10 +82,13 @@ const RETRY_AFTER_SECONDS = 300
  * @throws EdgeError `STORE_LOCKED` when a node runs on this folder, `STORE_READ_ONLY`,
  * `STORE_FORMAT`, `TRUST_INVALID` for a root that is none.
  */
-export async function openOwner(config: NodeConfig): Promise<Owner> {
+export async function openOwner(config: NodeConfig, world: OwnerWorld = {}): Promise<Owner> {
+  const { now = Date.now } = world
   await using stack = new AsyncDisposableStack()
   const store = stack.use(
     await openStore({
+      now,
+      ...(world.passingBytesMax !== undefined && { passingBytesMax: world.passingBytesMax }),
       folder: config.data,
       warmFolder: config.warm,
       hotBytesMax: config.hotBytesMax,
@@ -86,14 +99,14 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
   const trust = await openTrustStore(join(config.data, 'trust-v1'))
   await beginTrust(trust, config.root)
   const ledger = stack.use(await openKeptLedger(join(config.data, 'ledger.db')))
-  const demand = stack.use(openDemand(join(config.data, 'demand.db')))
+  const demand = stack.use(openDemand(join(config.data, 'demand.db'), now))
   /** Of the last plan. */
   let schedule: Schedule | undefined
   const library = stack.use(
     await openLibrary({
       store,
       trust,
-      onMiss: ({ dataset, path, publishedAtMs }) => demand.asked(dataset, path, publishedAtMs),
+      now,
       bring: (wish, options) => onDemand.bring(wish, options),
       retryAfterSeconds: ({ dataset, path }) => retryAfter(schedule?.etaMs(dataset, path)),
     }),
@@ -124,7 +137,7 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
     staged: stack.use(await openStagedRanges(join(config.data, 'fetched-v1'))),
     requestBytes: REQUEST_BYTES,
     wants: () => true,
-    now: Date.now,
+    now,
   }
   const outlook: Pick<FillRequest, 'outlook' | 'onSchedule'> = {
     outlook: {
@@ -137,10 +150,18 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
   }
   const stopping = new AbortController()
   stack.defer(() => stopping.abort(new Error('the node stops')))
-  const onDemand = openOnDemand({ ...tools, open: () => links.open(), signal: stopping.signal })
+  // a hub has whole packs: what is in these need not cross the link again
+  const ownPacks = pathToFileURL(`${repositoryFolderOf(config.data)}/`)
+  const local = config.mirror ? [openFileUpstream(ownPacks, () => {})] : []
+  const openFor = () => {
+    const open = world.isLinkUp?.() === false ? undefined : links.open()
+    return open && withUpstreams(open, [...local, ...open.upstreams])
+  }
+  const onDemand = openOnDemand({ ...tools, open: openFor, signal: stopping.signal })
+  const peers = config.peers.map(url => stack.use(openPeer(url, ledger)))
   const pins = await openPins(config, { store, library, trust, nodeId })
   if (pins) stack.use(pins)
-  await addHealSources({ config, store, tools, pins, links })
+  await addHealSources({ config, store, tools, local, pins, links })
   const turns = new Turns()
   const kept = stack.move()
   return {
@@ -158,7 +179,7 @@ export async function openOwner(config: NodeConfig): Promise<Owner> {
     plan: (wish, options) =>
       turns.take(() => planOnce({ ...requestOf(tools, wish, config), ...outlook, ...options }), options),
     async *fill(wish, options) {
-      const request = { ...requestOf(tools, wish, config), ...outlook, ...options }
+      const request = { ...requestOf(tools, wish, config), ...outlook, ...options, peers }
       try {
         yield* turns.stream(() => fillOf(config, request), options)
       } finally {
@@ -204,9 +225,13 @@ async function addHealSources({
   config: { peers },
   store,
   tools: { releases, cache, staged },
+  local,
   pins,
   links,
-}: Pick<Owner, 'config' | 'store' | 'pins' | 'links'> & { readonly tools: FillTools }): Promise<void> {
+}: Pick<Owner, 'config' | 'store' | 'pins' | 'links'> & {
+  readonly tools: FillTools
+  readonly local: readonly Upstream[]
+}): Promise<void> {
   if (pins || peers.length > 0) {
     const { peerHealSource, pinHealSource } = await import('../pinning/heal-sources.ts')
     const nearFirst = (pins?.targets ?? []).toSorted((a, b) => (a.kind < b.kind ? 1 : -1))
@@ -219,9 +244,23 @@ async function addHealSources({
       using open = links.open()
       if (!open) return undefined
       const until = { signal: AbortSignal.any([signal, open.signal]) }
-      return await extentFromPacks(cid, { upstreams: open.upstreams, releases, cache, staged }, until)
+      const upstreams = [...local, ...open.upstreams]
+      return await extentFromPacks(cid, { upstreams, releases, cache, staged, store }, until)
     },
   })
+}
+
+/** The same window, with more places to fill from. */
+function withUpstreams(open: OpenWindow, upstreams: readonly Upstream[]) {
+  return { upstreams, signal: open.signal, [Symbol.dispose]: () => open[Symbol.dispose]() }
+}
+
+/** A neighbour's bytes cross no link: they are in the ledger all the same. */
+function openPeer(url: string, ledger: Ledger): Upstream {
+  const peer: Upstream = openHttpUpstream(new URL(url), {
+    onWire: record => ledger.add({ ...record, link: 'lan', window: '', source: peer.name }),
+  })
+  return peer
 }
 
 /** @param etaMs undefined for what is in no plan. */

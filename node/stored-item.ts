@@ -7,7 +7,7 @@ import type { CatalogEntry } from '../manifests/catalog.ts'
 import { EdgeError } from '../manifests/errors.ts'
 import type { Abortable, ByteRange } from '../manifests/extent.ts'
 import { EXTENT_BYTES_MAX } from '../manifests/unixfs.ts'
-import type { ChunkSlice, Freshness, OpenItem, Tier } from './library.ts'
+import type { ChunkSlice, Freshness, OpenItem, PriorityClass, Tier } from './library.ts'
 import type { NodeView } from './store/node-view.ts'
 import type { ContentStore } from './store/store.ts'
 
@@ -15,12 +15,22 @@ export interface ItemOrigin {
   readonly dataset: string
   readonly revision: number
   readonly publishedAtMs: number
+  readonly priority: PriorityClass
   readonly freshness: () => Freshness
   readonly onRead: () => void
-  /** Somebody asked for bytes that are not here. */
-  readonly onMiss: (item: OpenItem) => void
-  /** Fetches the item until `isHere`. @throws EdgeError `ITEM_ABSENT` */
-  readonly bring?: ((isHere: () => boolean, options: Abortable) => Promise<void>) | undefined
+  /** Fetches the item until `isHere`, or bytes from `position` on are. @throws EdgeError `ITEM_ABSENT` */
+  readonly bring?:
+    | ((wish: Omit<BringWish, 'dataset' | 'path'>, options: Abortable) => Promise<Buffer | undefined>)
+    | undefined
+}
+
+/** What somebody waits for. */
+export interface BringWish {
+  readonly dataset: string
+  readonly path: string
+  isHere(): boolean
+  /** Of the first byte that is waited for, when its extent can be named. */
+  position?(): { readonly extent: Cid; readonly offset: number } | undefined
 }
 
 const REMEMBERED_BYTES_MAX = 1024 * 1024
@@ -42,6 +52,7 @@ export class StoredItem implements OpenItem {
   readonly root: Cid
   readonly mediaType: string
   readonly publishedAtMs: number
+  readonly priority: PriorityClass
   readonly #store: ContentStore
   readonly #origin: ItemOrigin
   /** The last short range, all nodes above which are here: names of content, so they cannot go stale. */
@@ -53,6 +64,7 @@ export class StoredItem implements OpenItem {
     this.dataset = origin.dataset
     this.revision = origin.revision
     this.publishedAtMs = origin.publishedAtMs
+    this.priority = entry.priority ?? origin.priority
     this.path = entry.path
     this.sizeBytes = entry.sizeBytes
     this.sha256 = entry.sha256
@@ -80,7 +92,6 @@ export class StoredItem implements OpenItem {
       if (place !== null && tier !== 'warm') tier = place
       if (here && missing && tier === 'warm') break
     }
-    if (missing) this.#origin.onMiss(this)
     return { state: missing ? (here ? 'partial' : 'absent') : 'present', tier }
   }
 
@@ -92,9 +103,15 @@ export class StoredItem implements OpenItem {
     return this.#slices(range.first, Math.min(range.last + 1, this.sizeBytes))
   }
 
-  used(): void {
-    for (const { cid, sizeBytes } of this.#extents({ first: 0, last: this.sizeBytes - 1 })) {
-      if (cid !== undefined) this.#store.touch(cid, sizeBytes)
+  used(ranges: readonly ByteRange[] = [{ first: 0, last: this.sizeBytes - 1 }]): void {
+    if (this.sizeBytes === 0) return
+    const touched = new Set<Cid>()
+    for (const range of ranges) {
+      for (const { cid, sizeBytes } of this.#extentsOnce(range)) {
+        if (cid === undefined || touched.has(cid)) continue
+        touched.add(cid)
+        this.#store.touch(cid, sizeBytes)
+      }
     }
   }
 
@@ -114,13 +131,27 @@ export class StoredItem implements OpenItem {
     const isHere = () => this.#extents(range).every(({ cid }) => cid !== undefined && this.#store.has(cid))
     if (isHere()) return
     if (!this.#origin.bring) throw new EdgeError('ITEM_ABSENT', `${this.path} is not here`)
-    await this.#origin.bring(isHere, options)
+    await this.#origin.bring({ isHere }, options)
+  }
+
+  async bringFrom(at: number, options: Abortable): Promise<Buffer | undefined> {
+    const extent = () => this.#extents({ first: at, last: at }).next().value as Touched | undefined
+    const isHere = () => {
+      const cid = extent()?.cid
+      return cid !== undefined && this.#store.has(cid)
+    }
+    if (isHere()) return undefined
+    if (!this.#origin.bring) throw new EdgeError('ITEM_ABSENT', `${this.path} is not here`)
+    const position = () => {
+      const { cid, start = 0 } = extent() ?? {}
+      return cid && { extent: cid, offset: at - start }
+    }
+    return await this.#origin.bring({ isHere, position }, options)
   }
 
   *#slices(first: number, end: number): Generator<ChunkSlice> {
     for (const { cid, start, sizeBytes } of this.#extentsOnce({ first, last: end - 1 })) {
       if (cid === undefined) throw new EdgeError('CHUNK_ABSENT', `a node of ${this.path} is not here`)
-      this.#store.touch(cid, sizeBytes)
       this.#origin.onRead()
       if (codecOf(cid) === 'raw') {
         yield { extent: cid, offset: 0, digest: digestOf(cid), sizeBytes, from: first, to: end }
@@ -128,7 +159,6 @@ export class StoredItem implements OpenItem {
       }
       const view = this.#store.view(cid)
       if (view?.over !== 'chunks' || view.sizeBytes !== sizeBytes) {
-        this.#origin.onMiss(this)
         throw new EdgeError('CHUNK_ABSENT', `node ${cid} of ${this.path} is not here`)
       }
       for (let link = view.linkAt(Math.max(0, first - start)); link < view.links; link++) {

@@ -15,11 +15,13 @@ import type { FillLimits } from './fill-limits.ts'
 import type { FillProgress } from './fill-meter.ts'
 import type { FillQueue } from './fill-queue.ts'
 import { FillRun, failureOf, servedBy, type Failure, type RunEnd } from './fill-run.ts'
-import { mergedBatches, type FillPlan } from './plan-fill.ts'
+import { bringFromPeers } from './peers.ts'
+import { mergedBatches, type FillPlan, type Want } from './plan-fill.ts'
 import { planReport, type PlanReport, type WireBytes } from './plan-report.ts'
 import { planPrepared, prepareDataset, type Prepared, type PrepareTools } from './prepare-dataset.ts'
 import { scheduleFill, type Schedule, type ScheduleInput } from './schedule.ts'
 import { refresh, type Refreshed, type RefreshTools } from './refresh.ts'
+import type { Upstream } from './upstream.ts'
 
 export type { FillProgress } from './fill-meter.ts'
 
@@ -39,6 +41,8 @@ export interface FillRequest extends FillTools, Abortable {
   /** Without asking upstreams for newer metadata first. */
   readonly skipRefresh?: boolean
   readonly board?: BoardOptions
+  /** Neighbours, who are asked before the link is used. */
+  readonly peers?: readonly Upstream[]
   /** The windows to come: to say when things will be here. */
   readonly outlook?: Outlook
   /** Told the schedule of each plan; needs `outlook`. */
@@ -90,7 +94,7 @@ export async function* fillOnce(request: FillRequest): AsyncGenerator<FillEvent>
     readAheadBytes: READ_AHEAD_BYTES,
     ...request,
   })
-  yield { type: 'planned', ...planReport(plans, refreshed?.idle, spent()) }
+  yield { type: 'planned', ...planReport(plans, refreshed?.idle, spent(), request.upstreams[0]?.cost) }
 
   const events = new Channel<FillEvent>()
   const left = new AbortController()
@@ -119,7 +123,7 @@ export async function planOnce(request: Omit<FillRequest, 'queue'>): Promise<Pla
     if (!done) continue
     const { plans, refreshed, schedule } = value
     return {
-      ...planReport(plans, refreshed?.idle, spent()),
+      ...planReport(plans, refreshed?.idle, spent(), request.upstreams[0]?.cost),
       ...(refreshed && { refreshed }),
       ...(schedule && { schedule }),
     }
@@ -151,7 +155,7 @@ async function* planAll(request: Omit<FillRequest, 'queue'>): AsyncGenerator<Fil
     if (!(request.datasets?.includes(dataset) ?? request.wants(dataset))) continue
     try {
       const one = await prepareDataset(dataset, request, options)
-      if (one) prepared.push(one)
+      if (one) prepared.push(await withoutPeers(one, request, options))
     } catch (error) {
       request.signal.throwIfAborted()
       if (!isEdgeError(error)) throw error
@@ -163,6 +167,19 @@ async function* planAll(request: Omit<FillRequest, 'queue'>): AsyncGenerator<Fil
   const schedule = scheduleOf(plans, refreshed, request)
   if (schedule) request.onSchedule?.(schedule)
   return { refreshed, failures, prepared, plans, schedule }
+}
+
+/** What neighbours have costs the link nothing: it comes first, and is not in the plan. */
+async function withoutPeers(
+  prepared: Prepared,
+  { peers = [], store, limits }: Omit<FillRequest, 'queue'>,
+  options: Abortable,
+): Promise<Prepared> {
+  if (peers.length === 0) return prepared
+  const isAllowed = ({ priority }: Want) => priority <= (limits?.priorityMax ?? 3)
+  const allowed = prepared.wants.filter(isAllowed)
+  const left = await bringFromPeers(prepared.dataset, allowed, { peers, store }, options)
+  return { ...prepared, wants: [...left, ...prepared.wants.filter(want => !isAllowed(want))] }
 }
 
 function scheduleOf(

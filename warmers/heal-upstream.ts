@@ -6,11 +6,16 @@ import type { Cid } from '../manifests/cid.ts'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import type { Manifest, PackRef } from '../manifests/manifest.ts'
+import type { ContentStore } from '../node/store/store.ts'
+import { claimBundles } from './bundle-claims.ts'
 import { fetchSpans } from './fetch-spans.ts'
 import type { Releases } from './releases.ts'
 import { openPack, type SourceTools } from './sources.ts'
 
-export type HealTools = Omit<SourceTools, 'dataset'> & { readonly releases: Pick<Releases, 'releases'> }
+export type HealTools = Omit<SourceTools, 'dataset'> & {
+  readonly releases: Pick<Releases, 'releases'>
+  readonly store: Pick<ContentStore, 'has' | 'readExtent'>
+}
 
 /** @returns not proven; undefined when no pack has it. @throws EdgeError `UPSTREAM_…` of the last pack */
 export async function extentFromPacks(
@@ -36,13 +41,17 @@ export async function extentFromPacks(
 async function extentFrom(
   pack: PackRef,
   cid: Cid,
-  tools: SourceTools,
+  tools: HealTools & SourceTools,
   options: Abortable,
 ): Promise<Uint8Array | undefined> {
   const source = await openPack(pack, tools, options)
   const bundle = source.bundleOf(cid)
   if (!bundle) return undefined
   const { path, fileBytes } = source
+  const wasHere = tools.store.has(cid)
+  using _mine = await claimBundles(tools.staged, path, [bundle.index], options)
+  // a fill that had the same bundle under way has brought it meanwhile
+  if (!wasHere && tools.store.has(cid)) return await tools.store.readExtent(cid, options)
   const purpose = { dataset: tools.dataset, reason: 'heal' }
   await fetchSpans(tools, { path, fileBytes, requests: [bundle.span], purpose }, options)
   const stored = await tools.staged.read(path, bundle.span)

@@ -41,6 +41,7 @@ export interface HttpUpstreamOptions extends Partial<Omit<LaneOptions, 'connectM
 
 type Answer = Dispatcher.ResponseData
 const REDIRECTS_MAX = 3
+const CONNECTIONS_MAX = 8
 /** Until measured: what nginx and node:http answer, about. */
 const GUESS: RequestCost = { downBytes: 260, upBytes: 70, connectDownBytes: 0, connectUpBytes: 0 }
 
@@ -60,8 +61,9 @@ class HttpUpstream implements Upstream {
   readonly #idle: Lane[] = []
   readonly #all = new Set<Lane>()
   readonly #waiting: (() => void)[] = []
+  readonly #urgent: (() => void)[] = []
   readonly #wire = { bytesDown: 0, bytesUp: 0, requests: 0, connections: 0 }
-  #cost = GUESS
+  #cost: RequestCost
   #ranges = true
   #hasSampledPart = false
 
@@ -74,7 +76,8 @@ class HttpUpstream implements Upstream {
     this.#authorization = url.username ? `Basic ${Buffer.from(credentials).toString('base64')}` : undefined
     this.#options = options
     this.#stall = options.stall ?? STALL
-    this.#tuner = new Tuner(options.connectionsMax ?? 8)
+    this.#tuner = new Tuner(options.connectionsMax ?? CONNECTIONS_MAX)
+    this.#cost = { ...GUESS, connectionsMax: options.connectionsMax ?? CONNECTIONS_MAX }
   }
 
   get wire() {
@@ -154,7 +157,7 @@ class HttpUpstream implements Upstream {
       const isWhole = answer?.body.readableEnded ?? false
       if (!isWhole) stop.abort() // a connection with unwanted bytes on it is of no use
       account.report()
-      this.#learnConnect(account)
+      this.#learnConnect(account, answer)
       if (answer && isWhole && account.connectDown + account.connectUp === 0)
         this.#learn(path, span, answer, account)
       this.#release(lane)
@@ -283,9 +286,12 @@ class HttpUpstream implements Upstream {
     )
   }
 
-  #learnConnect({ connections, connectDown, connectUp }: Account): void {
+  /** What a server sends after the handshake (session tickets of TLS 1.3) comes with the first answer. */
+  #learnConnect({ connections, connectDown, connectUp, down, requests }: Account, answer?: Answer): void {
     if (connections === 0) return
-    const connectDownBytes = Math.round(connectDown / connections)
+    const length = answer && requests === 1 && connections === 1 ? (lengthOf(answer) ?? Infinity) : Infinity
+    const late = connectDown > 0 ? Math.max(0, down - connectDown - length - this.#cost.downBytes) : 0
+    const connectDownBytes = Math.round(connectDown / connections) + late
     this.#cost = { ...this.#cost, connectDownBytes, connectUpBytes: Math.round(connectUp / connections) }
   }
 
@@ -321,13 +327,13 @@ class HttpUpstream implements Upstream {
 
   async #turn(signal: AbortSignal, urgent: boolean): Promise<void> {
     const { promise, resolve } = Promise.withResolvers<void>()
+    const line = urgent ? this.#urgent : this.#waiting
     const leave = () => {
-      const at = this.#waiting.indexOf(resolve)
-      if (at >= 0) this.#waiting.splice(at, 1)
+      const at = line.indexOf(resolve)
+      if (at >= 0) line.splice(at, 1)
       resolve()
     }
-    if (urgent) this.#waiting.unshift(resolve)
-    else this.#waiting.push(resolve)
+    line.push(resolve)
     signal.addEventListener('abort', leave, { once: true })
     await promise
     signal.removeEventListener('abort', leave)
@@ -335,7 +341,8 @@ class HttpUpstream implements Upstream {
 
   #release(lane: Lane): void {
     this.#idle.push(lane)
-    this.#waiting.shift()?.()
+    const next = this.#urgent.shift() ?? this.#waiting.shift()
+    next?.()
   }
 }
 

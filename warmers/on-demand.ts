@@ -6,8 +6,9 @@
 import { EdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import type { Upstream } from './upstream.ts'
-import { BATCH_BYTES, planFill, type Want } from './plan-fill.ts'
-import { prepareDataset, type PrepareTools } from './prepare-dataset.ts'
+import { EarlyChunks, type Position } from './early-chunks.ts'
+import type { Batch, Want } from './plan-fill.ts'
+import { planPrepared, prepareDataset, type PrepareTools } from './prepare-dataset.ts'
 import { runBatch } from './run-batch.ts'
 
 export interface ItemWish {
@@ -15,15 +16,19 @@ export interface ItemWish {
   readonly path: string
   /** Whether what is waited for is here by now. */
   isHere(): boolean
+  /** Of the first byte that is waited for; undefined while the nodes above it are not here. */
+  position?(): Position | undefined
 }
 
 export interface OnDemand {
   /**
-   * Resolves when what is wished for is here; the rest of the item goes on coming, in the order of
-   * its bytes. Single flight per item; who leaves does not stop it for others.
+   * Resolves when what is wished for is here; the rest of the item goes on coming, what somebody waits
+   * for first, then in the order of its bytes. Single flight per item; who leaves does not stop it for
+   * others.
+   * @returns proven bytes from the wish's position on that came ahead of their extent; else undefined.
    * @throws EdgeError `ITEM_ABSENT` when it cannot be had now, `UPSTREAM_…`; the signal's reason.
    */
-  bring(wish: ItemWish, options: Abortable): Promise<void>
+  bring(wish: ItemWish, options: Abortable): Promise<Buffer | undefined>
 }
 
 export interface OnDemandTools extends Omit<PrepareTools, 'upstreams'> {
@@ -47,8 +52,13 @@ export function openOnDemand(tools: OnDemandTools): OnDemand {
           flights.set(key, flight)
           void fetchItem(dataset, path, tools, flight).finally(() => flights.delete(key))
         }
-        await flight.progress(signal)
+        using step = flight.wait(wish)
+        const position = wish.position?.()
+        const early = position && (await flight.early?.at(position))
+        if (early) return early
+        await step.next(signal)
       }
+      return undefined
     },
   }
 }
@@ -63,25 +73,16 @@ async function fetchItem(dataset: string, path: string, tools: OnDemandTools, fl
     const prepared = await prepareDataset(dataset, { ...tools, upstreams }, { signal })
     const wants = prepared?.wants.filter(want => want.why === path) ?? []
     if (!prepared || wants.length === 0) throw absent(dataset, path, 'nothing of it can be fetched')
-    const { batches, unobtainable } = planFill({
-      ...prepared,
-      wants,
-      holds: cid => tools.store.has(cid),
-      staged: file => tools.staged.spans(file),
-      cost: upstreams[0]!.cost,
-      batchBytes: BATCH_BYTES,
-      requestBytes: tools.requestBytes,
-    })
-    const onProgress = ({ contentBytes }: { readonly contentBytes: number }) => {
-      if (contentBytes > 0) flight.tell()
-    }
+    const { batches, unobtainable } = planPrepared(prepared, { ...tools, upstreams }, new Set(), wants)
+    const early = (flight.early = new EarlyChunks({ ...tools, upstreams }))
     const lacking: Want[] = [...unobtainable]
-    for (const batch of batches.toSorted((a, b) => orderOf(a.steps) - orderOf(b.steps))) {
-      const { fallbacks } = await runBatch(
-        batch,
-        { ...tools, upstreams, urgent: true, onProgress },
-        { signal },
-      )
+    const pending = batches.toSorted((a, b) => orderOf(a.steps) - orderOf(b.steps))
+    for (let batch = nextOf(pending, flight); batch; batch = nextOf(pending, flight)) {
+      const urgently = { ...tools, upstreams, urgent: true, onProgress: () => flight.tell() }
+      const [{ fallbacks }] = await Promise.all([
+        runBatch(batch, urgently, { signal }),
+        early.learn(batch, { signal }),
+      ])
       lacking.push(...fallbacks.map(({ want }) => want))
       flight.tell()
     }
@@ -96,14 +97,28 @@ function absent(dataset: string, path: string, why: string): EdgeError {
   return new EdgeError('ITEM_ABSENT', `${dataset}/${path}: ${why}`)
 }
 
+/** Takes the batch that somebody waits for, or else the first. */
+function nextOf(pending: Batch[], { wishes }: Flight): Batch | undefined {
+  const wanted = new Set([...wishes].flatMap(({ position }) => position?.()?.extent ?? []))
+  const at = pending.findIndex(({ steps }) =>
+    steps.some(({ wants }) => wants.some(({ cid }) => wanted.has(cid))),
+  )
+  return pending.splice(Math.max(at, 0), 1)[0]
+}
+
 function orderOf(steps: readonly { readonly wants: readonly Want[] }[]): number {
   let least = Infinity
   for (const { wants } of steps) for (const { order } of wants) least = Math.min(least, order)
   return least
 }
 
+/** So long a step is waited for: what a fill beside it brings is not told here. */
+const STEP_MS = 200
+
 /** Progress that several wait for, each until the next step. */
 class Flight {
+  readonly wishes = new Set<ItemWish>()
+  early: EarlyChunks | undefined
   #next = promised()
   #ended: { readonly error: unknown } | undefined
 
@@ -117,13 +132,25 @@ class Flight {
     this.#next.resolve() // whoever waits looks how it ended
   }
 
-  async progress(signal: AbortSignal): Promise<void> {
+  /** From now on nothing that happens is missed by `next`. */
+  wait(wish: ItemWish): Disposable & { next(signal: AbortSignal): Promise<void> } {
+    const { promise } = this.#next
+    this.wishes.add(wish)
+    return {
+      next: signal => this.#progress(promise, signal),
+      [Symbol.dispose]: () => void this.wishes.delete(wish),
+    }
+  }
+
+  async #progress(step: Promise<void>, signal: AbortSignal): Promise<void> {
     const aborted = promised<never>()
     const abort = () => aborted.reject(signal.reason as Error)
     signal.addEventListener('abort', abort, { once: true })
+    const timer = setTimeout(() => this.tell(), STEP_MS)
     try {
-      if (!this.#ended) await Promise.race([this.#next.promise, aborted.promise])
+      if (!this.#ended) await Promise.race([step, aborted.promise])
     } finally {
+      clearTimeout(timer)
       signal.removeEventListener('abort', abort)
     }
     if (this.#ended?.error !== undefined) throw this.#ended.error

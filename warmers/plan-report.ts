@@ -1,5 +1,6 @@
 /** A plan for people and programs: how many bytes, of what, and why. */
 import type { Batch, FillPlan } from './plan-fill.ts'
+import type { RequestCost } from './upstream.ts'
 
 export interface WireBytes {
   readonly down: number
@@ -27,7 +28,7 @@ export interface DatasetPlan {
 export interface PlanReport {
   readonly datasets: readonly DatasetPlan[]
   readonly contentBytes: number
-  /** What filling will put on the wire from here on: content, and asking whether anything is new. */
+  /** What filling will put on the wire from here on: content, connections, and asking what is new. */
   readonly wire: WireBytes
   /** Of `wire`: asking. */
   readonly refresh: WireBytes
@@ -39,16 +40,25 @@ export function planReport(
   plans: readonly FillPlan[],
   idle: { down: number; up: number } | undefined,
   spent: WireBytes,
+  cost?: RequestCost,
 ): PlanReport {
   const datasets = plans.map(datasetPlan)
+  const content = datasets.reduce((sum, { wire }) => added(sum, wire), { down: 0, up: 0, requests: 0 })
   const refresh = { down: idle?.down ?? 0, up: idle?.up ?? 0, requests: idle ? 2 : 0 }
   return {
     datasets,
     contentBytes: datasets.reduce((sum, { contentBytes }) => sum + contentBytes, 0),
-    wire: datasets.reduce((sum, { wire }) => added(sum, wire), refresh),
+    wire: added(added(content, refresh), connectionsFor(content.requests, cost)),
     refresh,
     spent,
   }
+}
+
+/** Beside the first, which asking what is new has opened, and whose bytes count as asking. */
+function connectionsFor(requests: number, cost: RequestCost | undefined): WireBytes {
+  const more = Math.max(0, Math.min(requests, cost?.connectionsMax ?? 1) - 1)
+  const { connectDownBytes = 0, connectUpBytes = 0 } = cost ?? {}
+  return { down: more * connectDownBytes, up: more * connectUpBytes, requests: 0 }
 }
 
 function datasetPlan({

@@ -12,12 +12,12 @@ import type { Abortable } from '../manifests/extent.ts'
 import { MANIFEST_BYTES_MAX, manifestPath, manifestTarget } from '../manifests/manifest.ts'
 import { acceptUpdate } from '../manifests/tuf/accept.ts'
 import { findTarget, servedDigest, targetPaths, type AcceptedState } from '../manifests/tuf/accepted-state.ts'
+import { DENYLIST_TARGET, parseDenylist } from '../manifests/tuf/denylist.ts'
 import type { TrustStore } from '../node/trust-store.ts'
 import { fetchWhole } from './fetch-whole.ts'
 import type { Releases } from './releases.ts'
 import type { Purpose, Upstream } from './upstream.ts'
 
-export const DENYLIST_TARGET = 'denylist.json'
 const DENYLIST_BYTES_MAX = 4 * 1024 * 1024
 
 export interface RefreshTools {
@@ -160,6 +160,7 @@ async function acceptDenylist(
   const purpose = { dataset: '', reason: 'denylist' }
   const path = `targets/${target.sha256}.${DENYLIST_TARGET}`
   const denylist = await readTarget([upstream], path, target, DENYLIST_BYTES_MAX, purpose, signal)
+  parseDenylist(denylist) // one that we do not understand must not take the place of one that we do
   await trust.update(record => ({ ...record, denylist }))
 }
 

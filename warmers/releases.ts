@@ -2,38 +2,9 @@
  * What filling needs to know of datasets: which release is served, which is wanted, and what of it
  * is not here. Implemented beside the library, over the store and the trust record.
  */
-import type { Cid } from '../manifests/cid.ts'
-import type { ChunkRule } from '../manifests/extent.ts'
-import type { Manifest } from '../manifests/manifest.ts'
-import type { PriorityClass } from '../node/library.ts'
+import type { DatasetReleases, Missing } from '../node/releases.ts'
 
-export interface MissingExtent {
-  readonly cid: Cid
-  /** Bytes of content. */
-  readonly sizeBytes: number
-  readonly rule: ChunkRule
-  readonly priority: PriorityClass
-  /** An item that needs it; empty for the catalog. */
-  readonly path: string
-}
-
-export interface Missing {
-  /** Blocks that must be nodes above extents: until they are here, the extents below cannot be named. */
-  readonly nodes: readonly Cid[]
-  /**
-   * In the order in which they should come: the catalog's, then items' by path. A dag-pb block of at
-   * most 8 MiB that is not here is listed as an extent; if it is a node after all, a directory has it.
-   */
-  readonly extents: readonly MissingExtent[]
-}
-
-export interface DatasetReleases {
-  readonly dataset: string
-  /** What is served. */
-  readonly current?: Manifest | undefined
-  /** Accepted, and not whole yet. */
-  readonly next?: Manifest | undefined
-}
+export type { DatasetReleases, Missing, MissingExtent } from '../node/releases.ts'
 
 export interface Releases {
   releases(): readonly DatasetReleases[]

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto'
 import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Cid } from '../manifests/cid.ts'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable, DagNode } from '../manifests/extent.ts'
@@ -12,6 +13,7 @@ import { packPath, type DirectoryRef, type PackRef } from '../manifests/manifest
 import { expandFrame, frameExtents, openPackDirectory, type PackDirectory } from '../manifests/pack.ts'
 import { fetchSpans, type FetchTools } from './fetch-spans.ts'
 import type { Source } from './plan-fill.ts'
+import type { Span } from './upstream.ts'
 
 /** Small files by their SHA-256; a damaged one is as good as none. */
 export interface DigestCache {
@@ -61,6 +63,22 @@ export interface OpenSource extends Source {
   readonly nodes: readonly DagNode[]
 }
 
+/** An extent that lies in its file as it is, and the node that names its chunks. */
+export interface PlainPlace {
+  /** In the file. */
+  readonly offset: number
+  readonly node: Span
+}
+
+interface PlainSource {
+  plainPlaceOf(cid: Cid): PlainPlace | undefined
+}
+
+/** Undefined where the source has the extent compressed, as one chunk, or not at all. */
+export function plainPlaceOf(source: Source, cid: Cid): PlainPlace | undefined {
+  return 'plainPlaceOf' in source ? (source as unknown as PlainSource).plainPlaceOf(cid) : undefined
+}
+
 /** @throws EdgeError `PACK_INVALID`, `UPSTREAM_…` */
 export async function openPack(ref: PackRef, tools: SourceTools, options: Abortable): Promise<OpenSource> {
   const path = packPath(ref.sha256)
@@ -68,7 +86,11 @@ export async function openPack(ref: PackRef, tools: SourceTools, options: Aborta
   return packSource(path, ref.size, await openPackDirectory(stored, ref.directory))
 }
 
-export function packSource(path: string, fileBytes: number, directory: PackDirectory): OpenSource {
+export function packSource(
+  path: string,
+  fileBytes: number,
+  directory: PackDirectory,
+): OpenSource & PlainSource {
   return {
     kind: 'frame',
     path,
@@ -79,6 +101,13 @@ export function packSource(path: string, fileBytes: number, directory: PackDirec
       if (!place) return undefined
       const { offset, storedBytes } = directory.frames[place.frame]!
       return { index: place.frame, span: { offset, length: storedBytes }, bases: [] }
+    },
+    plainPlaceOf(cid) {
+      const [place] = directory.find(cid)
+      const frame = place && directory.frames[place.frame]!
+      if (!place?.index || frame?.codec !== 'plain') return undefined
+      const { offset, size } = place.index
+      return { offset: frame.offset + place.offset, node: { offset, length: size } }
     },
     async *extentsOf(frame, stored, cids) {
       const raw = await expandFrame(directory.frames[frame]!, stored)

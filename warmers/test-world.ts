@@ -5,6 +5,7 @@
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { sha256Of } from '../manifests/digest.ts'
+import { EdgeError } from '../manifests/errors.ts'
 import { folderStorage } from '../manifests/publish/folder-storage.ts'
 import {
   publishRelease,
@@ -16,7 +17,7 @@ import { createRepository, setPublisher } from '../manifests/tuf/ceremony.ts'
 import { releaseSigner } from '../manifests/tuf/release-signer.ts'
 import { loadRepository } from '../manifests/tuf/repository.ts'
 import { generateKeyPem, parseSigningKey } from '../manifests/tuf/signing-key.ts'
-import { openLibrary } from '../node/open-library.ts'
+import { openLibrary, type NodeLibrary } from '../node/open-library.ts'
 import { openStore } from '../node/store/open-store.ts'
 import type { ContentStore, StoreOptions } from '../node/store/store.ts'
 import { openTrustStore, type TrustStore } from '../node/trust-store.ts'
@@ -24,8 +25,8 @@ import { fillOnce, type FillEvent, type FillRequest } from './fill-once.ts'
 import { openHttpUpstream, type HttpUpstreamOptions } from './http-upstream.ts'
 import { extentsOf, readCatalog } from './item-extents.ts'
 import { openLocalQueue } from './local-queue.ts'
+import type { OnDemand } from './on-demand.ts'
 import { REQUEST_BYTES } from './plan-fill.ts'
-import type { Releases } from './releases.ts'
 import { openDigestCache } from './sources.ts'
 import { openStagedRanges, type StagedRanges } from './staged-ranges.ts'
 import { folderFiles, serve, staticFiles, temporaryFolder, type Handler, type TestServer } from './testing.ts'
@@ -90,8 +91,10 @@ export interface TestNode extends AsyncDisposable {
   readonly store: ContentStore
   readonly trust: TrustStore
   readonly staged: StagedRanges
-  readonly releases: Releases
+  readonly releases: NodeLibrary
   readonly records: WireRecord[]
+  /** Fetches what readers of the library miss. */
+  onDemand: OnDemand | undefined
   upstream(url: URL, options?: Partial<HttpUpstreamOptions>): Upstream
   request(upstreams: readonly Upstream[], more?: Partial<FillRequest>): FillRequest
   fill(upstreams: readonly Upstream[], more?: Partial<FillRequest>): Promise<FillEvent[]>
@@ -120,7 +123,11 @@ export async function openNode(
   if (!trust.record.accepted) await trust.update(record => ({ ...record, accepted: initialState(root) }))
   const staged = stack.use(await openStagedRanges(join(path, 'fetched-v1')))
   const cache = await openDigestCache(join(path, 'directories-v1'))
-  const releases = stack.use(await openLibrary({ store, trust }))
+  const bring: OnDemand['bring'] = (wish, until) => {
+    if (!node.onDemand) throw new EdgeError('ITEM_ABSENT', wish.path)
+    return node.onDemand.bring(wish, until)
+  }
+  const releases = stack.use(await openLibrary({ store, trust, bring, retryAfterSeconds: () => 77 }))
   const records: WireRecord[] = []
   const node: TestNode = {
     folder: path,
@@ -129,6 +136,7 @@ export async function openNode(
     staged,
     releases,
     records,
+    onDemand: undefined,
     upstream: (url, more) =>
       stack.use(
         openHttpUpstream(url, {

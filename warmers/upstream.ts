@@ -45,6 +45,8 @@ export interface RequestCost {
   /** To open one connection (TLS, proxy); plain TCP carries no payload. */
   readonly connectDownBytes: number
   readonly connectUpBytes: number
+  /** As many are opened when there is so much to ask for at once. */
+  readonly connectionsMax?: number
 }
 
 export interface ReadOptions extends Abortable {

@@ -23,9 +23,9 @@ import {
 } from './exchange.ts'
 import type { Source } from './item-headers.ts'
 import { MEMORY_ITEM_BYTES_MAX, type MemoryTier } from './memory-tier.ts'
-import { fetchFirstMissing, residencyOf } from './missing.ts'
+import { comingSteps, fetchFirstMissing, residencyOf } from './missing.ts'
 import { multipartOf } from './multipart.ts'
-import type { SendQueue } from './send-queue.ts'
+import type { SendJob, SendQueue } from './send-queue.ts'
 import { withWishes } from './wishes.ts'
 
 /** Answers up to this long are sent at once, in one write. */
@@ -164,7 +164,13 @@ export class ItemSender {
     return true
   }
 
-  #enqueue(exchange: ItemExchange, status: 200 | 206, ranges: readonly ByteRange[], source: Source): void {
+  #enqueue(
+    exchange: ItemExchange,
+    status: 200 | 206,
+    ranges: readonly ByteRange[],
+    source: Source,
+    coming?: SendJob['steps'],
+  ): void {
     const { res, item, fields, nowMs, wishes } = exchange
     const { queue, library, transfersMax, observer, handOver } = this.#parts
     if (queue.active >= transfersMax) {
@@ -175,7 +181,7 @@ export class ItemSender {
     queue.start({
       res,
       item,
-      steps: parts?.steps ?? item.slices(only)[Symbol.iterator](),
+      steps: parts?.steps ?? coming ?? item.slices(only)[Symbol.iterator](),
       offThread: source === 'warm',
       head: () => {
         const list = parts
@@ -226,7 +232,9 @@ export class ItemSender {
         res.off('close', leave)
       })
       .then(() => {
-        if (!res.destroyed) this.#enqueue(exchange, status, ranges, source)
+        const [only, ...more] = ranges
+        const coming = only && more.length === 0 ? comingSteps(item, only) : undefined
+        if (!res.destroyed) this.#enqueue(exchange, status, ranges, source, coming)
       })
       .catch(giveUp)
   }

@@ -23,8 +23,11 @@ const BACKLOG_BYTES_TOTAL = 32 * 1024 * 1024
 export interface SendJob {
   readonly res: ServerResponse
   readonly item: OpenItem
-  /** What to send, in order: slices to read and verify, and ready bytes (multipart boundaries). */
-  readonly steps: Iterator<ChunkSlice | Buffer>
+  /**
+   * What to send, in order: slices to read and verify, ready bytes (multipart boundaries), and what is
+   * yet to come: verified bytes, or nothing but the time for the next step.
+   */
+  readonly steps: Iterator<ChunkSlice | Buffer | Promise<Buffer | undefined>>
   /** Read on the thread pool, where the disk may be slow. */
   readonly offThread: boolean
   /** Writes the status line and fields; called once, right before the first byte. */
@@ -146,6 +149,7 @@ export class SendQueue implements Disposable {
         this.#proceed(transfer)
         return next.value.length
       }
+      if (next.value instanceof Promise) return this.#wait(transfer, next.value)
       slice = next.value
     } catch (error) {
       this.#fail(transfer, error)
@@ -166,6 +170,19 @@ export class SendQueue implements Disposable {
     this.#write(transfer, buffer.subarray(slice.from, slice.to), buffer)
     this.#proceed(transfer)
     return slice.sizeBytes
+  }
+
+  #wait(transfer: Transfer, coming: Promise<Buffer | undefined>): number {
+    transfer.state = 'reading'
+    coming.then(
+      bytes => {
+        if (transfer.state !== 'reading') return
+        if (bytes) this.#write(transfer, bytes, undefined)
+        this.#resume(transfer)
+      },
+      error => this.#fail(transfer, error),
+    )
+    return 0
   }
 
   #readOffThread(transfer: Transfer, slice: ChunkSlice): void {
