@@ -19,6 +19,7 @@ import { controlSocketOf, ownerMethods, statusOf } from './cli/owner-methods.ts'
 import type { NodeConfig } from './config.ts'
 import { serveControl } from './control.ts'
 import { ipfsGateway } from './gateway/ipfs-gateway.ts'
+import { ENCODING_MEMORY_BYTES_MAX, Encodings } from './http/encoding/encodings.ts'
 import { inheritedSocketOf } from './http/inherited-socket.ts'
 import { problemOf, sendProblem } from './http/problem.ts'
 import { createNodeServer } from './http/server.ts'
@@ -43,6 +44,7 @@ export interface RunningNode extends AsyncDisposable {
 
 const UPLOAD_BYTES_MAX = 1024 ** 3
 const RENDITION_BYTES_MAX = 512 * 1024 ** 2
+const ENCODING_BYTES_MAX = 256 * 1024 ** 2
 
 /**
  * Serves as soon as it returns; what the store needs in the background goes on.
@@ -73,6 +75,13 @@ export async function startNode(
     stack.use(openBullWindows({ redisUrl, prefix: owner.nodeId, links: owner.linkSettings, onBegin: wake }))
   }
   const renditions = await openRenditions(config, stack)
+  const encodings = stack.use(
+    await Encodings.open({
+      folder: config.data,
+      diskBytesMax: ENCODING_BYTES_MAX,
+      memoryBytesMax: ENCODING_MEMORY_BYTES_MAX,
+    }),
+  )
   const scrubbing = new Scrubbing({
     store: owner.store,
     days: config.scrubDays,
@@ -90,6 +99,7 @@ export async function startNode(
           mediaTypeOf: root => owner.library.mediaTypeOf(root),
         }),
       ],
+      encodings,
       renditions,
       status: () => ({ ...statusOf(owner, undefined, startedAtMs, scrubbing.report) }),
       log,

@@ -8,6 +8,7 @@
  */
 import { join } from 'node:path'
 import { pino } from 'pino'
+import { ENCODING_MEMORY_BYTES_MAX, Encodings } from './http/encoding/encodings.ts'
 import { handOver } from './http/hand-over.ts'
 import { createNodeServer } from './http/server.ts'
 import type { Library } from './library.ts'
@@ -33,7 +34,12 @@ await trust.reload()
 const library = await openLibrary({ store, trust, mode: 'reader' })
 const read = new Set<string>()
 const server = createNodeServer(
-  { library: noting(library), handOver: (req, res) => handOver(req, res, settings.ownerSocket), log },
+  {
+    library: noting(library),
+    encodings: Encodings.reader({ folder, memoryBytesMax: ENCODING_MEMORY_BYTES_MAX }),
+    handOver: (req, res) => handOver(req, res, settings.ownerSocket),
+    log,
+  },
   { memoryBytesMax: settings.memoryBytesMax },
 )
 const reload = setInterval(

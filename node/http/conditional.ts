@@ -8,6 +8,11 @@
 export interface Validators {
   /** With its quotes. */
   readonly etag: string
+  /**
+   * Tags that begin so are of encodings of the very same content: whoever names one holds it, whichever
+   * encoding would be chosen now.
+   */
+  readonly etagOfEncodings?: string | undefined
   /** Whole seconds. */
   readonly lastModifiedMs: number
 }
@@ -25,14 +30,14 @@ export type Verdict = 'proceed' | 'not-modified' | 'failed'
 export function evaluate(conditions: Preconditions, validators: Validators): Verdict {
   const { ifMatch, ifNoneMatch, ifModifiedSince, ifUnmodifiedSince } = conditions
   if (ifMatch !== undefined) {
-    if (!matches(ifMatch, validators.etag, 'strong')) return 'failed'
+    if (matchedTag(ifMatch, validators, 'strong') === undefined) return 'failed'
   } else if (ifUnmodifiedSince !== undefined) {
     const date = parseHttpDate(ifUnmodifiedSince)
     if (date !== undefined && validators.lastModifiedMs > date) return 'failed'
   }
 
   if (ifNoneMatch !== undefined) {
-    if (matches(ifNoneMatch, validators.etag, 'weak')) return 'not-modified'
+    if (matchedTag(ifNoneMatch, validators, 'weak') !== undefined) return 'not-modified'
   } else if (ifModifiedSince !== undefined) {
     const date = parseHttpDate(ifModifiedSince)
     if (date !== undefined && validators.lastModifiedMs <= date) return 'not-modified'
@@ -51,14 +56,21 @@ export function rangeStillValid(ifRange: string, validators: Validators, nowMs: 
   return parseHttpDate(text) === validators.lastModifiedMs && nowMs - validators.lastModifiedMs >= 60_000
 }
 
-/** @param field `*` or a list of entity tags; what is not a tag is skipped. */
-function matches(field: string, etag: string, comparison: 'strong' | 'weak'): boolean {
-  if (field === etag) return true
-  if (field.trim() === '*') return true
-  for (const [, weak, tag] of field.matchAll(/(W\/)?("[\x21\x23-\x7e\x80-\xff]*")/g)) {
-    if (tag === etag && (comparison === 'weak' || weak === undefined)) return true
+/**
+ * The tag of ours that the field names; the item's own for `*`.
+ * @param field `*` or a list of entity tags; what is not a tag is skipped.
+ */
+export function matchedTag(
+  field: string,
+  { etag, etagOfEncodings }: Validators,
+  comparison: 'strong' | 'weak',
+): string | undefined {
+  if (field === etag || field.trim() === '*') return etag
+  for (const [, weak, tag = ''] of field.matchAll(/(W\/)?("[\x21\x23-\x7e\x80-\xff]*")/g)) {
+    if (comparison === 'strong' && weak !== undefined) continue
+    if (tag === etag || (etagOfEncodings !== undefined && tag.startsWith(etagOfEncodings))) return tag
   }
-  return false
+  return undefined
 }
 
 const HTTP_DATE =

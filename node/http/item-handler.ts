@@ -9,7 +9,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
 import type { Library, OpenItem } from '../library.ts'
-import { evaluate, rangeStillValid } from './conditional.ts'
+import { evaluate, matchedTag, rangeStillValid } from './conditional.ts'
+import type { EncodedAnswers } from './encoding/encoded-answers.ts'
 import {
   type AnswerObserver,
   type Exchange,
@@ -31,6 +32,8 @@ export interface ItemHandlerParts {
   readonly library: Library
   readonly sender: ItemSender
   readonly observer: AnswerObserver
+  /** Without it, items go out as they are. */
+  readonly encoded?: EncodedAnswers | undefined
   /** Without it, queries for renditions give the original. */
   readonly renditions?: RenditionSource | undefined
   /** In a worker: failures are the owner's to tell, it may know better. */
@@ -122,7 +125,10 @@ export class ItemHandler {
       if (this.#answeredByCondition(exchange)) return
     }
     if (headers.range !== undefined && method === 'GET') this.#answerRanges(exchange, headers.range)
-    else this.#parts.sender.sendWhole(exchange)
+    else if (headers['accept-encoding'] === undefined || !exchange.fields.isEncodable)
+      this.#parts.sender.sendWhole(exchange)
+    else if (!this.#parts.encoded?.answered(exchange, headers['accept-encoding']))
+      this.#parts.sender.sendWhole(exchange)
   }
 
   /**
@@ -144,7 +150,9 @@ export class ItemHandler {
     )
     if (verdict === 'proceed') return false
     if (verdict === 'not-modified') {
-      res.writeHead(304, fields.notModified(sender.sourceOf(item), nowMs))
+      const held = headers['if-none-match']
+      const tag = (held === undefined ? undefined : matchedTag(held, fields, 'weak')) ?? fields.etag
+      res.writeHead(304, fields.notModified(sender.sourceOf(item), nowMs, tag))
       res.end()
       noteAnswer(observer, exchange, 304, 'none', 0)
     } else {

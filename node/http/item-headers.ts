@@ -8,11 +8,14 @@
  * Staleness is told, never hidden: `Age` counts from when the upstream last confirmed the metadata
  * (RFC 9111 §5.1), and `ttl` in `Cache-Status` (RFC 9211 §2.4) is negative once it has expired.
  */
+import type { Sha256 } from '../../manifests/digest.ts'
 import type { ByteRange } from '../../manifests/extent.ts'
 import type { Freshness, OpenItem, Tier } from '../library.ts'
 import type { Validators } from './conditional.ts'
 import { digestField } from './digest-fields.ts'
+import { isEncodable, useAsDictionary } from './encoding/codings.ts'
 import { contentRange } from './ranges.ts'
+import { encodePath } from './request-path.ts'
 
 /** Where the bytes come from: a tier of ours, or fetched while the client waits. */
 export type Source = Tier | 'miss' | 'partial'
@@ -28,6 +31,9 @@ const CACHE_CONTROL = {
   path: 'public, max-age=60, stale-while-revalidate=86400, stale-if-error=2592000',
 } as const
 
+/** Dictionaries are offered, and so varied by, where a path has had another version (RFC 9842 §6.2). */
+const VARY = { digest: 'Accept-Encoding', path: 'Accept-Encoding, Available-Dictionary' } as const
+
 /**
  * Published pages may run their own scripts, but in an origin of their own (T18): they cannot read
  * the portal's session, and reach no other host.
@@ -40,8 +46,21 @@ const INLINE_TYPE =
 
 export type Naming = keyof typeof CACHE_CONTROL
 
+/** One encoded representation of the item. */
+export interface EncodedFields {
+  /** `zstd`, `br`, `gzip`, `dcz`. */
+  readonly coding: string
+  /** Without quotes. */
+  readonly tag: string
+  readonly sha256: Sha256
+  readonly lengthBytes: number
+}
+
 export class ItemHeaders implements Validators {
   readonly etag: string
+  readonly etagOfEncodings: string | undefined
+  /** Whether encodings of it are given to clients that take them. */
+  readonly isEncodable: boolean
   readonly lastModifiedMs: number
   readonly reprDigest: string
   readonly #item: OpenItem
@@ -53,6 +72,8 @@ export class ItemHeaders implements Validators {
   constructor(item: OpenItem, naming: Naming) {
     this.#item = item
     this.etag = `"sha256-${item.sha256}"`
+    this.isEncodable = isEncodable(item.mediaType, item.sizeBytes)
+    this.etagOfEncodings = this.isEncodable ? `"sha256-${item.sha256}-` : undefined
     this.lastModifiedMs = Math.floor(item.publishedAtMs / 1000) * 1000
     this.reprDigest = digestField(item.sha256)
 
@@ -63,6 +84,7 @@ export class ItemHeaders implements Validators {
       'ETag', this.etag,
       'Last-Modified', new Date(this.lastModifiedMs).toUTCString(),
       'Cache-Control', CACHE_CONTROL[naming],
+      ...(this.isEncodable ? ['Vary', VARY[naming]] : []),
       'Access-Control-Allow-Origin', '*',
       'Access-Control-Expose-Headers', EXPOSED_FIELDS,
     ]
@@ -75,6 +97,7 @@ export class ItemHeaders implements Validators {
       'Cross-Origin-Resource-Policy', 'cross-origin',
       ...(ACTIVE_TYPE.test(item.mediaType) ? ['Content-Security-Policy', SANDBOX] : []),
       ...(INLINE_TYPE.test(item.mediaType) ? [] : ['Content-Disposition', disposition(item.path)]),
+      ...(this.isEncodable && naming === 'path' ? ['Use-As-Dictionary', useAsDictionary(urlPathOf(item))] : []),
       'Accept-Ranges', 'bytes',
       'Repr-Digest', this.reprDigest,
       'Content-Length', String(item.sizeBytes),
@@ -107,10 +130,26 @@ export class ItemHeaders implements Validators {
     return fields
   }
 
-  /** 304: what a 200 would have said that a cache must update (RFC 9110 §15.4.5). */
-  notModified(source: Source, nowMs: number): string[] {
+  /** 200 with an encoding of it. No ranges: those are always of the item as it is. */
+  encoded(source: Source, nowMs: number, { coding, tag, sha256, lengthBytes }: EncodedFields): string[] {
+    const fields = this.#withLength(source, nowMs, lengthBytes)
+    for (let i = 0; i < fields.length; i += 2) {
+      if (fields[i] === 'ETag') fields[i + 1] = `"${tag}"`
+      else if (fields[i] === 'Accept-Ranges') fields[i + 1] = 'none'
+      else if (fields[i] === 'Repr-Digest') fields[i + 1] = digestField(sha256)
+    }
+    fields.push('Content-Encoding', coding)
+    return fields
+  }
+
+  /**
+   * 304: what a 200 would have said that a cache must update (RFC 9110 §15.4.5).
+   * @param etag of the representation that the client holds.
+   */
+  notModified(source: Source, nowMs: number, etag: string): string[] {
     this.#touch(source, nowMs)
-    return this.#notModified
+    if (etag === this.etag) return this.#notModified
+    return this.#notModified.map((value, i) => (this.#notModified[i - 1] === 'ETag' ? etag : value))
   }
 
   #withLength(source: Source, nowMs: number, lengthBytes: number): string[] {
@@ -146,6 +185,10 @@ function ageOf(freshness: Freshness, nowSeconds: number): { age: number; ttl: nu
 function cacheStatus(source: Source, ttl: number): string {
   if (source === 'miss' || source === 'partial') return `towerlight; fwd=${source}; stored; ttl=${ttl}`
   return `towerlight; hit; ttl=${ttl}; detail=${source}`
+}
+
+function urlPathOf({ dataset, path }: OpenItem): string {
+  return `/data/${dataset}/${encodePath(path)}`
 }
 
 /** RFC 6266: a name for old clients, and the real one. */

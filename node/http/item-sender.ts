@@ -23,7 +23,7 @@ import {
 } from './exchange.ts'
 import type { Source } from './item-headers.ts'
 import { MEMORY_ITEM_BYTES_MAX, type MemoryTier } from './memory-tier.ts'
-import { comingSteps, fetchFirstMissing, residencyOf } from './missing.ts'
+import { fetchFirstMissing, residencyOf } from './missing.ts'
 import { multipartOf } from './multipart.ts'
 import type { SendJob, SendQueue } from './send-queue.ts'
 import { withWishes } from './wishes.ts'
@@ -164,24 +164,13 @@ export class ItemSender {
     return true
   }
 
-  #enqueue(
-    exchange: ItemExchange,
-    status: 200 | 206,
-    ranges: readonly ByteRange[],
-    source: Source,
-    coming?: SendJob['steps'],
-  ): void {
+  #enqueue(exchange: ItemExchange, status: 200 | 206, ranges: readonly ByteRange[], source: Source): void {
     const { res, item, fields, nowMs, wishes } = exchange
-    const { queue, library, transfersMax, observer, handOver } = this.#parts
-    if (queue.active >= transfersMax) {
-      return refuseExchange(observer, exchange, new EdgeError('OVERLOADED', 'too many transfers at once'), 1)
-    }
+    const { library, observer, handOver } = this.#parts
     const parts = ranges.length > 1 ? multipartOf(item, ranges) : undefined
     const only = ranges[0]!
-    queue.start({
-      res,
-      item,
-      steps: parts?.steps ?? coming ?? item.slices(only)[Symbol.iterator](),
+    this.sendSteps(exchange, status, source, {
+      steps: parts?.steps ?? item.slices(only)[Symbol.iterator](),
       offThread: source === 'warm',
       head: () => {
         const list = parts
@@ -196,6 +185,25 @@ export class ItemSender {
         if (handOver) handOver(exchange.req, res)
         else refuseExchange(observer, exchange, asItemAbsent(error, item), library.retryAfterSeconds(item))
       },
+    })
+  }
+
+  /** Through the queue: an answer of any length. */
+  sendSteps(
+    exchange: ItemExchange,
+    status: 200 | 206,
+    source: Source,
+    job: Pick<SendJob, 'steps' | 'offThread' | 'head' | 'refuse'>,
+  ): void {
+    const { res, item } = exchange
+    const { queue, transfersMax, observer } = this.#parts
+    if (queue.active >= transfersMax) {
+      return refuseExchange(observer, exchange, new EdgeError('OVERLOADED', 'too many transfers at once'), 1)
+    }
+    queue.start({
+      res,
+      item,
+      ...job,
       done: (outcome, sentBytes) => {
         if (outcome !== 'refused')
           noteAnswer(observer, exchange, outcome === 'sent' ? status : 499, source, sentBytes)
@@ -232,9 +240,7 @@ export class ItemSender {
         res.off('close', leave)
       })
       .then(() => {
-        const [only, ...more] = ranges
-        const coming = only && more.length === 0 ? comingSteps(item, only) : undefined
-        if (!res.destroyed) this.#enqueue(exchange, status, ranges, source, coming)
+        if (!res.destroyed) this.#enqueue(exchange, status, ranges, source)
       })
       .catch(giveUp)
   }

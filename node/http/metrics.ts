@@ -29,6 +29,8 @@ export class HttpMetrics implements Disposable {
   readonly #series = new Map<string, Series>()
   readonly #recent: { tier?: string; status?: number; series?: Series } = {}
   readonly #faults: Counter<'code'>
+  readonly #encoded: Counter<'coding'>
+  readonly #saved: Counter<'coding'>
   readonly #delay: ReturnType<typeof monitorEventLoopDelay>
 
   constructor(registry = new Registry()) {
@@ -39,6 +41,18 @@ export class HttpMetrics implements Disposable {
       name: 'tower_http_read_faults_total',
       help: 'Reads that failed their check or their disk, by error code; healed ones too.',
       labelNames: ['code'],
+      registers: [registry],
+    })
+    this.#encoded = new Counter({
+      name: 'tower_http_encoded_answers_total',
+      help: 'Answers sent with a content coding.',
+      labelNames: ['coding'],
+      registers: [registry],
+    })
+    this.#saved = new Counter({
+      name: 'tower_http_encoded_saved_bytes_total',
+      help: 'Bytes that these were shorter than the items as they are.',
+      labelNames: ['coding'],
       registers: [registry],
     })
     registry.registerMetric(this.#histogram())
@@ -53,6 +67,11 @@ export class HttpMetrics implements Disposable {
     ;(series.counts[bucket] as number)++
     series.sumSeconds += seconds
     series.bytes += bytes
+  }
+
+  encoded(coding: string, savedBytes: number): void {
+    this.#encoded.inc({ coding })
+    this.#saved.inc({ coding }, Math.max(0, savedBytes))
   }
 
   fault(error: unknown): void {

@@ -6,7 +6,7 @@
  * `Save-Data`, so caches are told (`Vary`).
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
+import { EdgeError } from '../../manifests/errors.ts'
 import type { Abortable } from '../../manifests/extent.ts'
 import type { OpenItem } from '../library.ts'
 import { type Rendition, asksForRendition, parseRendition } from '../renditions/rendition.ts'
@@ -14,6 +14,7 @@ import type { Picture, Rendered } from '../renditions/renditions.ts'
 import { evaluate } from './conditional.ts'
 import { digestField } from './digest-fields.ts'
 import { type ItemHeaders, disposition } from './item-headers.ts'
+import { readWhole } from './whole-item.ts'
 
 /** It is read into memory whole. */
 const PICTURE_BYTES_MAX = 32 * 1024 * 1024
@@ -92,20 +93,7 @@ export function sendRendition(
 export function pictureOf(item: OpenItem): Picture {
   return {
     sha256: item.sha256,
-    async read(options) {
-      const parts: Buffer[] = []
-      for (const slice of item.slices({ first: 0, last: item.sizeBytes - 1 })) {
-        const buffer = Buffer.allocUnsafeSlow(slice.sizeBytes)
-        try {
-          await item.read(slice, buffer, options)
-          parts.push(buffer)
-        } catch (error) {
-          if (!isEdgeError(error, 'CHUNK_ABSENT', 'CHUNK_CORRUPT')) throw error
-          parts.push(await item.recover(slice, options))
-        }
-      }
-      return Buffer.concat(parts)
-    },
+    read: options => readWhole(item, options),
   }
 }
 

@@ -21,6 +21,8 @@ import { AccessLog } from './access-log.ts'
 import type { AppListener } from './app.ts'
 import { BufferPool } from './buffer-pool.ts'
 import { Connections } from './drain.ts'
+import { EncodedAnswers } from './encoding/encoded-answers.ts'
+import type { Encodings } from './encoding/encodings.ts'
 import type { AnswerObserver } from './exchange.ts'
 import { ItemHandler } from './item-handler.ts'
 import { ItemSender } from './item-sender.ts'
@@ -46,6 +48,8 @@ export interface NodeServerParts {
   /** Whether verified bytes can be served; by default, whether any dataset has some here. */
   readonly ready?: () => boolean
   readonly routes?: readonly Route[]
+  /** Compressed representations of text; everything goes out as it is without. */
+  readonly encodings?: Encodings
   /** Smaller versions of pictures (`?w=`); the original without. */
   readonly renditions?: RenditionSource
   /**
@@ -118,10 +122,21 @@ export function createNodeServer(parts: NodeServerParts, given: Partial<NodeServ
   const memory = new MemoryTier(limits.memoryBytesMax)
   const pool = new BufferPool(16 * 1024 * 1024)
   const queue = new SendQueue(pool, { stallMs: limits.stallMs, onFault: error => observer.fault(error) })
-  const { library, renditions, handOver, now = Date.now } = parts
+  const { library, renditions, encodings, handOver, now = Date.now } = parts
   const { transfersMax, retryAfterSeconds } = limits
   const sender = new ItemSender({ library, memory, pool, queue, observer, transfersMax, handOver })
-  const items = new ItemHandler({ library, sender, observer, renditions, handOver, now, retryAfterSeconds })
+  const onSent = (coding: string, savedBytes: number): void => metrics.encoded(coding, savedBytes)
+  const encoded = encodings && new EncodedAnswers({ encodings, library, sender, observer, onSent, handOver })
+  const items = new ItemHandler({
+    library,
+    sender,
+    observer,
+    encoded,
+    renditions,
+    handOver,
+    now,
+    retryAfterSeconds,
+  })
 
   const elsewhere = new Set<ServerResponse>()
   const server = createServer(
@@ -144,6 +159,7 @@ export function createNodeServer(parts: NodeServerParts, given: Partial<NodeServ
       ...queue.answers(),
       ...sender.waiting,
       ...items.rendering,
+      ...(encoded?.waiting ?? []),
       ...elsewhere,
     ])
     queue[Symbol.dispose]()

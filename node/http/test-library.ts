@@ -205,6 +205,13 @@ export class TestLibrary implements Library, Disposable {
     return item
   }
 
+  /** As when a new release no longer names it, by digest neither. */
+  remove(path: string, dataset = 'education/physics'): void {
+    const item = this.#items.get(`${dataset}/${path}`)
+    this.#items.delete(`${dataset}/${path}`)
+    if (item) this.#byDigest.delete(item.sha256)
+  }
+
   datasets(): DatasetView[] {
     return [...new Set([...this.#items.values()].map(({ dataset }) => dataset))].toSorted().map(dataset => {
       const items = this.#of(dataset)

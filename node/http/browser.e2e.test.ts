@@ -1,0 +1,76 @@
+/**
+ * Items as a browser takes them: encodings, and a new version against the old one (RFC 9842). Needs
+ * Debian's `chromium`; elsewhere it says that it was skipped. Chromium uses dictionaries over HTTP/1 on
+ * localhost alone.
+ */
+import { randomBytes } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { type Browser, chromium } from 'playwright-core'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Encodings } from './encoding/encodings.ts'
+import { type TestNode, startNode } from './test-client.ts'
+import { TestLibrary } from './test-library.ts'
+
+const CHROMIUM = '/usr/bin/chromium'
+const isHere = existsSync(CHROMIUM)
+if (!isHere) console.warn('NOT RUN: items in a browser, for want of Chromium (apt-get install chromium)')
+const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage']
+const PATH = '/data/education/physics/chapter.txt'
+
+describe.skipIf(!isHere)('a browser', () => {
+  const library = new TestLibrary()
+  const stack = new AsyncDisposableStack()
+  const first = randomBytes(80_000).toString('hex')
+  const second = `${first.slice(0, 90_000)}, corrected, ${first.slice(90_000)}`
+  let node: TestNode
+  let browser: Browser
+
+  beforeAll(async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'tower-browser-'))
+    stack.defer(() => rm(folder, { recursive: true, force: true }))
+    const encodings = stack.use(
+      await Encodings.open({ folder, diskBytesMax: 10_000_000, memoryBytesMax: 1_000_000 }),
+    )
+    node = stack.use(await startNode({ library, encodings }))
+    browser = await chromium.launch({ executablePath: CHROMIUM, args: FLAGS })
+    stack.defer(() => browser.close())
+  }, 60_000)
+  afterAll(() => stack.disposeAsync())
+
+  it('that has read a chapter gets only what has changed in the next version', async () => {
+    library.add('chapter.txt', Buffer.from(first))
+    const page = await browser.newPage()
+    await page.goto(`http://localhost:${node.port}/livez`)
+    const read = () =>
+      page.evaluate(async path => {
+        const response = await fetch(path, { cache: 'no-cache' })
+        const text = await response.text()
+        const entry = performance.getEntriesByName(response.url).at(-1) as PerformanceResourceTiming
+        return { text, coding: response.headers.get('content-encoding'), bytes: entry.encodedBodySize }
+      }, PATH)
+
+    const before = await read()
+    expect(before.text).toBe(first)
+    expect(before.coding).toMatch(/^(?:zstd|br)$/)
+
+    // The browser files a dictionary some time after the body has ended: versions come until it names one.
+    let version = 1
+    await expect
+      .poll(
+        async () => {
+          const next = `${second} Edition ${++version}.`
+          library.remove('chapter.txt')
+          library.add('chapter.txt', Buffer.from(next))
+          const { text, coding, bytes } = await read()
+          expect(text).toBe(next)
+          return coding === 'dcz' ? bytes : Number.POSITIVE_INFINITY
+        },
+        { timeout: 10_000 },
+      )
+      .toBeLessThan(1_000)
+    await page.close()
+  }, 60_000)
+})

@@ -1,0 +1,175 @@
+/**
+ * Encoded representations of items, kept: made once from verified bytes, on the thread pool, then given
+ * from memory or from `encodings-v1/`.
+ *
+ * The item's own bytes stay the authority. An encoding is made only from bytes that have the item's
+ * digest, is hashed when made and again at each read (I1), and is filed under digest, coding, encoder
+ * and dictionary, so it can never be taken for anything else. Bounded: in memory, on disk, in how many
+ * are made at once and in how many wait. Where a bound is met the item goes out as it is.
+ *
+ * The Zstandard encoding of an item outlives its release here: it is also where a dictionary comes from
+ * that a browser still holds.
+ */
+import { join } from 'node:path'
+import { LRUCache } from 'lru-cache'
+import { type Sha256, sha256Of } from '../../../manifests/digest.ts'
+import { EdgeError } from '../../../manifests/errors.ts'
+import type { Abortable } from '../../../manifests/extent.ts'
+import { type KeptFile, KeptFiles } from '../../kept-files.ts'
+import { type Variant, keyOf } from './codings.ts'
+import { decodeZstd, encode, encodeWith } from './encoder.ts'
+
+export interface Encoded extends KeptFile {
+  /** Of each `PIECE_BYTES`, where there are several: large answers are verified as they are sent. */
+  readonly pieces: readonly Sha256[]
+}
+
+/** Nothing is gained by it, or too many are being made: send the item as it is. */
+export type AsItIs = 'as-it-is'
+/** Only the owner of the store makes encodings. */
+export type NotHere = 'not-here'
+
+export interface EncodableItem {
+  readonly sha256: Sha256
+  /** The whole item, its chunks verified. */
+  read(options: Abortable): Promise<Buffer>
+}
+
+export interface EncodingsOptions {
+  /** The node's data folder. */
+  readonly folder: string
+  readonly diskBytesMax: number
+  readonly memoryBytesMax: number
+}
+
+export const ENCODING_MEMORY_BYTES_MAX = 16 * 1024 * 1024
+export const PIECE_BYTES = 64 * 1024
+/** Of the item's size: what is less than this shorter is not worth the client's work. */
+const GAIN_MIN = 0.05
+const AT_ONCE_MAX = 2
+const WAITING_MAX = 32
+const NOTHING = Buffer.alloc(0)
+
+export class Encodings implements AsyncDisposable {
+  readonly #files: KeptFiles
+  readonly #isOwner: boolean
+  /** Without bytes: nothing is gained. */
+  readonly #memory: LRUCache<Sha256, Encoded>
+  readonly #underWay = new Map<Sha256, Promise<Encoded | AsItIs>>()
+  readonly #queue: (() => void)[] = []
+  #running = 0
+
+  private constructor(files: KeptFiles, memoryBytesMax: number, isOwner: boolean) {
+    this.#files = files
+    this.#isOwner = isOwner
+    this.#memory = new LRUCache<Sha256, Encoded>({
+      maxSize: Math.max(1, memoryBytesMax),
+      sizeCalculation: ({ bytes, pieces }) => bytes.length + pieces.length * 80 + 500,
+    })
+  }
+
+  static async open({ folder, diskBytesMax, memoryBytesMax }: EncodingsOptions): Promise<Encodings> {
+    const files = await KeptFiles.open(join(folder, 'encodings-v1'), diskBytesMax)
+    return new Encodings(files, memoryBytesMax, true)
+  }
+
+  /** In a worker: what the owner keeps. */
+  static reader({ folder, memoryBytesMax }: Omit<EncodingsOptions, 'diskBytesMax'>): Encodings {
+    return new Encodings(KeptFiles.reader(join(folder, 'encodings-v1')), memoryBytesMax, false)
+  }
+
+  /** Not verified: hash before use, and `forget` what differs. Undefined: ask `get`. */
+  inMemory(sha256: Sha256, variant: Variant): Encoded | AsItIs | undefined {
+    const found = this.#memory.get(keyOf(sha256, variant))
+    return found?.bytes.length === 0 ? 'as-it-is' : found
+  }
+
+  forget(sha256: Sha256, variant: Variant): void {
+    this.#memory.delete(keyOf(sha256, variant))
+  }
+
+  /**
+   * Verified just now. One making for all who ask; it goes on when they have left.
+   * @param dictionary gives the bytes that the variant names, or undefined: then it is `as-it-is`.
+   * @throws what reading the item throws.
+   */
+  async get(
+    item: EncodableItem,
+    variant: Variant,
+    dictionary: (sha256: Sha256) => Promise<Buffer | undefined>,
+  ): Promise<Encoded | AsItIs | NotHere> {
+    const key = keyOf(item.sha256, variant)
+    const file = await this.#files.read(key)
+    if (file) return this.#remember(key, file)
+    if (!this.#isOwner) return 'not-here'
+    let made = this.#underWay.get(key)
+    if (!made) {
+      if (this.#queue.length >= WAITING_MAX) return 'as-it-is'
+      made = this.#make(key, item, variant, dictionary).finally(() => this.#underWay.delete(key))
+      this.#underWay.set(key, made)
+    }
+    return made
+  }
+
+  /** An item that was encoded once, whether or not it is still in a release; proven by its digest. */
+  async original(sha256: Sha256): Promise<Buffer | undefined> {
+    const file = await this.#files.read(keyOf(sha256, { coding: 'zstd' }))
+    if (!file?.bytes.length) return undefined
+    const bytes = await decodeZstd(file.bytes).catch(() => NOTHING)
+    return sha256Of(bytes) === sha256 ? bytes : undefined
+  }
+
+  /** Lets what is being made finish. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.allSettled(this.#underWay.values())
+  }
+
+  async #make(
+    key: Sha256,
+    item: EncodableItem,
+    variant: Variant,
+    dictionary: (sha256: Sha256) => Promise<Buffer | undefined>,
+  ): Promise<Encoded | AsItIs> {
+    await this.#turn()
+    try {
+      const held = variant.dictionary === undefined ? undefined : await dictionary(variant.dictionary)
+      if (variant.dictionary !== undefined && !held) return 'as-it-is'
+      const source = await item.read({ signal: new AbortController().signal })
+      if (sha256Of(source) !== item.sha256)
+        throw new EdgeError('CHUNK_CORRUPT', `item ${item.sha256} as a whole`)
+      const bytes =
+        variant.coding === 'dcz'
+          ? await encodeWith(source, held!, variant.dictionary)
+          : await encode(source, variant.coding)
+      const gained = bytes.length <= source.length * (1 - GAIN_MIN)
+      const file = { bytes: gained ? bytes : NOTHING, sha256: sha256Of(gained ? bytes : NOTHING) }
+      await this.#files.write(key, file).catch(() => {}) // a full disk: it stays in memory
+      return this.#remember(key, file)
+    } finally {
+      const next = this.#queue.shift()
+      if (next) next()
+      else this.#running--
+    }
+  }
+
+  /** Whoever is done hands its place on. */
+  async #turn(): Promise<void> {
+    if (this.#running < AT_ONCE_MAX) this.#running++
+    else await new Promise<void>(resolve => this.#queue.push(resolve))
+  }
+
+  #remember(key: Sha256, file: KeptFile): Encoded | AsItIs {
+    const pieces = file.bytes.length > 2 * PIECE_BYTES ? piecesOf(file.bytes) : []
+    const encoded = { ...file, pieces }
+    this.#memory.set(key, encoded)
+    return file.bytes.length === 0 ? 'as-it-is' : encoded
+  }
+}
+
+function piecesOf(bytes: Buffer): Sha256[] {
+  return Array.from({ length: Math.ceil(bytes.length / PIECE_BYTES) }, (_, i) => sha256Of(pieceAt(bytes, i)))
+}
+
+export function pieceAt(bytes: Buffer, piece: number): Buffer {
+  return bytes.subarray(piece * PIECE_BYTES, (piece + 1) * PIECE_BYTES)
+}

@@ -1,0 +1,93 @@
+/**
+ * Bytes that were made from content and can be made again, kept in a bounded folder: renditions,
+ * encodings. A file `<2 hex>/<key>` holds the SHA-256 of the bytes and then the bytes; it is hashed at
+ * each read, and is no longer there when they differ. Least recently used first; losing the folder
+ * loses nothing.
+ */
+import { randomUUID } from 'node:crypto'
+import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { LRUCache } from 'lru-cache'
+import { sha256Of, type Sha256 } from '../manifests/digest.ts'
+
+const DIGEST_BYTES = 32
+
+export interface KeptFile {
+  readonly bytes: Buffer
+  readonly sha256: Sha256
+}
+
+export class KeptFiles {
+  readonly #folder: string
+  /** Sizes; undefined for a reader, which looks at the disk. */
+  readonly #files: LRUCache<Sha256, number> | undefined
+
+  private constructor(folder: string, bytesMax: number | undefined) {
+    this.#folder = folder
+    if (bytesMax === undefined) return
+    this.#files = new LRUCache<Sha256, number>({
+      maxSize: Math.max(1, bytesMax),
+      sizeCalculation: sizeBytes => Math.max(1, sizeBytes),
+      dispose: (_size, key, reason) => {
+        if (reason === 'evict') void rm(this.#pathOf(key), { force: true })
+      },
+    })
+  }
+
+  /** Reads names and sizes only. Of one folder, one process at a time may write. */
+  static async open(folder: string, bytesMax: number): Promise<KeptFiles> {
+    await mkdir(folder, { recursive: true })
+    const kept = new KeptFiles(folder, bytesMax)
+    const found: { key: Sha256; sizeBytes: number; usedMs: number }[] = []
+    for (const shelf of await readdir(folder)) {
+      for (const key of await readdir(join(folder, shelf))) {
+        const path = join(folder, shelf, key)
+        if (key.endsWith('.draft')) await rm(path, { force: true })
+        else {
+          const { size, mtimeMs } = await stat(path)
+          found.push({ key: key as Sha256, sizeBytes: size, usedMs: mtimeMs })
+        }
+      }
+    }
+    for (const { key, sizeBytes } of found.toSorted((a, b) => a.usedMs - b.usedMs))
+      kept.#files?.set(key, sizeBytes)
+    return kept
+  }
+
+  /** What another process keeps there. */
+  static reader(folder: string): KeptFiles {
+    return new KeptFiles(folder, undefined)
+  }
+
+  /** Verified; undefined when it is not here or was damaged. */
+  async read(key: Sha256): Promise<KeptFile | undefined> {
+    if (this.#files && !this.#files.get(key)) return undefined
+    const file = await readFile(this.#pathOf(key)).catch(() => Buffer.alloc(0))
+    const bytes = file.subarray(DIGEST_BYTES)
+    const sha256 = sha256Of(bytes)
+    if (file.length >= DIGEST_BYTES && sha256 === file.toString('hex', 0, DIGEST_BYTES))
+      return { bytes, sha256 }
+    this.#files?.delete(key)
+    return undefined
+  }
+
+  async write(key: Sha256, { bytes, sha256 }: KeptFile): Promise<void> {
+    if (!this.#files) return
+    const path = this.#pathOf(key)
+    const draft = `${path}.${randomUUID()}.draft`
+    await mkdir(join(path, '..'), { recursive: true })
+    try {
+      await writeFile(draft, Buffer.concat([Buffer.from(sha256, 'hex'), bytes]))
+      await rename(draft, path)
+    } catch (error) {
+      await rm(draft, { force: true })
+      throw error
+    }
+    this.#files.set(key, bytes.length + DIGEST_BYTES)
+    if (!this.#files.has(key)) await rm(path, { force: true }) // larger than all that may be kept
+  }
+
+  #pathOf(key: Sha256): string {
+    return join(this.#folder, key.slice(0, 2), key)
+  }
+}
