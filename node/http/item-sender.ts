@@ -23,7 +23,7 @@ import {
 } from './exchange.ts'
 import type { Source } from './item-headers.ts'
 import { MEMORY_ITEM_BYTES_MAX, type MemoryTier } from './memory-tier.ts'
-import { fetchFirstMissing, residencyOf } from './missing.ts'
+import { comingSteps, fetchFirstMissing, residencyOf } from './missing.ts'
 import { multipartOf } from './multipart.ts'
 import type { SendJob, SendQueue } from './send-queue.ts'
 import { withWishes } from './wishes.ts'
@@ -164,13 +164,19 @@ export class ItemSender {
     return true
   }
 
-  #enqueue(exchange: ItemExchange, status: 200 | 206, ranges: readonly ByteRange[], source: Source): void {
+  #enqueue(
+    exchange: ItemExchange,
+    status: 200 | 206,
+    ranges: readonly ByteRange[],
+    source: Source,
+    coming?: SendJob['steps'],
+  ): void {
     const { res, item, fields, nowMs, wishes } = exchange
     const { library, observer, handOver } = this.#parts
     const parts = ranges.length > 1 ? multipartOf(item, ranges) : undefined
     const only = ranges[0]!
     this.sendSteps(exchange, status, source, {
-      steps: parts?.steps ?? item.slices(only)[Symbol.iterator](),
+      steps: parts?.steps ?? coming ?? item.slices(only)[Symbol.iterator](),
       offThread: source === 'warm',
       head: () => {
         const list = parts
@@ -240,7 +246,9 @@ export class ItemSender {
         res.off('close', leave)
       })
       .then(() => {
-        if (!res.destroyed) this.#enqueue(exchange, status, ranges, source)
+        const [only, ...more] = ranges
+        const coming = only && more.length === 0 ? comingSteps(item, only) : undefined
+        if (!res.destroyed) this.#enqueue(exchange, status, ranges, source, coming)
       })
       .catch(giveUp)
   }
