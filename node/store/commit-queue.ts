@@ -1,6 +1,7 @@
 /**
  * Group commit: whoever writes rows waits for one shared transaction, so thousands of small blocks
- * cost one fsync. A group is bounded, so that it holds the event loop for some milliseconds only.
+ * cost one fsync. A group is bounded, so that it holds the event loop for some milliseconds only, and
+ * the disk is waited for beside it: groups that end meanwhile share the next sync.
  */
 import type { Database } from './database.ts'
 
@@ -17,7 +18,9 @@ interface Waiting {
 export class CommitQueue {
   readonly #database: Database
   #waiting: Waiting[] = []
+  #unsynced: Waiting[] = []
   #scheduled = false
+  #syncing = false
 
   constructor(database: Database) {
     this.#database = database
@@ -31,9 +34,9 @@ export class CommitQueue {
     })
   }
 
-  /** Everything that waits, now. */
+  /** Everything that waits, now, and durable. */
   flush(): void {
-    while (this.#waiting.length > 0) this.#commitGroup()
+    while (this.#waiting.length > 0) this.#commitGroup(work => this.#database.transaction(work))
   }
 
   #schedule(): void {
@@ -41,17 +44,17 @@ export class CommitQueue {
     this.#scheduled = true
     setImmediate(() => {
       this.#scheduled = false
-      if (this.#waiting.length > 0) this.#commitGroup()
+      if (this.#waiting.length > 0) this.#commitGroup(work => this.#database.transactionUnsynced(work))
       if (this.#waiting.length > 0) this.#schedule()
     })
   }
 
-  #commitGroup(): void {
+  #commitGroup(transaction: (work: () => void) => void): void {
     const group = this.#waiting.slice(0, GROUP_WORKS_MAX)
     let done = 0
     let failure: { readonly error: unknown } | undefined
     try {
-      this.#database.transaction(() => {
+      transaction(() => {
         const until = performance.now() + GROUP_MS_MAX
         done = 0
         for (const { work } of group) {
@@ -64,9 +67,26 @@ export class CommitQueue {
       failure = { error }
       done = Math.max(1, done) // what comes after the one that failed gets another try
     }
-    for (const { resolve, reject } of this.#waiting.splice(0, done)) {
-      if (failure) reject(failure.error)
-      else resolve()
+    const ended = this.#waiting.splice(0, done)
+    if (failure) for (const { reject } of ended) reject(failure.error)
+    else {
+      this.#unsynced.push(...ended)
+      if (!this.#syncing) void this.#sync()
     }
+  }
+
+  async #sync(): Promise<void> {
+    this.#syncing = true
+    while (this.#unsynced.length > 0) {
+      const group = this.#unsynced
+      this.#unsynced = []
+      try {
+        await this.#database.synced()
+        for (const { resolve } of group) resolve()
+      } catch (error) {
+        for (const { reject } of group) reject(error)
+      }
+    }
+    this.#syncing = false
   }
 }

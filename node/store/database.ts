@@ -6,7 +6,16 @@
  * readers must survive: a row only says *where* something is. A schema that is not exactly ours is
  * damage, too. WAL; commits are synced unless `derived` says that everything in it can be made again.
  */
-import { existsSync, renameSync, rmSync, statSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  fdatasync,
+  fdatasyncSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
 import { DatabaseSync, type SQLInputValue, type SQLOutputValue, type StatementSync } from 'node:sqlite'
 import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
 import { isDamageError, isFullError, isReadOnlyError, sqliteCodeOf, SQLITE } from './disk-errors.ts'
@@ -36,6 +45,8 @@ export class Database implements Disposable {
   #connection: DatabaseSync
   #statements = new Map<string, StatementSync>()
   #inTransaction = false
+  /** SQLite's write-ahead log, once somebody waits for it. */
+  #log: number | undefined
   /** Of the file that a reader has open. */
   #inode: number | undefined
   #lookedAt = performance.now()
@@ -83,6 +94,32 @@ export class Database implements Disposable {
     }
   }
 
+  /**
+   * As `transaction`, but durable only when `synced` resolves, which does not hold the event loop: on
+   * a slow disk a sync takes longer than readers should wait. SQLite keeps it whole meanwhile, and
+   * syncs by itself before it moves the log into the file.
+   */
+  transactionUnsynced<T>(work: () => T): T {
+    if (this.#options.derived || this.#inTransaction) return this.transaction(work)
+    this.#connection.exec('PRAGMA synchronous = NORMAL')
+    try {
+      return this.transaction(work)
+    } finally {
+      if (!this.#closed) this.#connection.exec('PRAGMA synchronous = FULL')
+    }
+  }
+
+  /** What was committed until now is on the disk. */
+  async synced(): Promise<void> {
+    if (this.#options.derived || this.#closed) return
+    this.#log ??= openSync(`${this.#options.path}-wal`, 'r')
+    const log = this.#log
+    const { promise, resolve, reject } = Promise.withResolvers<void>()
+    // whoever let go of the log meanwhile has synced it, or it is of no use any more
+    fdatasync(log, error => (error && this.#log === log ? reject(error) : resolve()))
+    await promise
+  }
+
   /** Runs SQLite's own check of the whole file; slow. A file that fails is set aside. @returns what was found. */
   check(): string | undefined {
     const finding = this.get('PRAGMA quick_check(1)')?.['quick_check']
@@ -95,7 +132,16 @@ export class Database implements Disposable {
     if (this.#closed) return
     this.#closed = true
     this.#statements.clear()
+    this.#letGoOfLog()
     this.#connection.close()
+  }
+
+  /** It is another file once the connection is. */
+  #letGoOfLog(): void {
+    if (this.#log === undefined) return
+    fdatasyncSync(this.#log)
+    closeSync(this.#log)
+    this.#log = undefined
   }
 
   #transact<T>(work: () => T): T {
@@ -153,6 +199,7 @@ export class Database implements Disposable {
 
   #replace(cause: unknown): void {
     this.#statements.clear()
+    this.#letGoOfLog()
     closeQuietly(this.#connection)
     const aside = this.#setAside()
     this.#connection = this.#create()
