@@ -9,8 +9,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { pino, type Logger } from 'pino'
-import { EdgeError } from '../manifests/errors.ts'
-import type { Abortable } from '../manifests/extent.ts'
+import type { Cid } from '../manifests/cid.ts'
+import { EdgeError, isEdgeError } from '../manifests/errors.ts'
+import type { Abortable, ChunkRef } from '../manifests/extent.ts'
 import { folderStorage } from '../manifests/publish/folder-storage.ts'
 import type { FillEvent } from '../warmers/fill-once.ts'
 import { readPower } from '../warmers/power.ts'
@@ -31,6 +32,7 @@ import { Renditions } from './renditions/renditions.ts'
 import { registerPinMetrics } from './pin-metrics.ts'
 import { joinedRepoView, trustRepoView } from './repo-view.ts'
 import { Scrubbing } from './scrubbing.ts'
+import type { ContentStore } from './store/store.ts'
 import { startWorkers } from './workers.ts'
 
 export interface RunningNode extends AsyncDisposable {
@@ -45,6 +47,7 @@ export interface RunningNode extends AsyncDisposable {
 const UPLOAD_BYTES_MAX = 1024 ** 3
 const RENDITION_BYTES_MAX = 512 * 1024 ** 2
 const ENCODING_BYTES_MAX = 256 * 1024 ** 2
+const HEAL_MS = 10_000
 
 /**
  * Serves as soon as it returns; what the store needs in the background goes on.
@@ -140,6 +143,8 @@ export async function startNode(
       fd,
       library: owner.library,
       onDeath,
+      heal: (extent: Cid, offset: number, chunk: ChunkRef) => healed(owner.store, extent, offset, chunk),
+      counts: server.metrics.others,
     }
     stack.use(await startWorkers(about))
   }
@@ -175,6 +180,19 @@ export async function startNode(
 async function openRenditions(config: NodeConfig, stack: AsyncDisposableStack): Promise<Renditions> {
   const renderer = stack.use(new Renderer())
   return await Renditions.open({ folder: config.data, bytesMax: RENDITION_BYTES_MAX, renderer })
+}
+
+/** For a worker in which it failed. Read here first, so that damage is noted where it can be mended. */
+async function healed(store: ContentStore, extent: Cid, offset: number, chunk: ChunkRef): Promise<Buffer> {
+  const options = { signal: AbortSignal.timeout(HEAL_MS) }
+  const buffer = Buffer.alloc(chunk.sizeBytes)
+  try {
+    await store.readChunk(extent, offset, chunk, buffer, options)
+    return buffer
+  } catch (error) {
+    if (!isEdgeError(error, 'CHUNK_CORRUPT', 'CHUNK_ABSENT')) throw error
+    return store.healChunk(extent, offset, chunk, options)
+  }
 }
 
 /** What runs beside serving never ends it. */

@@ -2,9 +2,9 @@
  * A worker: one more process on the node's port, so that all cores serve. It only reads.
  *
  * Started by `workers.ts` with its settings as JSON. It verifies every byte by itself, from trust that it
- * reads again each second (the lease of DESIGN section 5); what is not here, and all that is no
- * item, it hands over to the owner. It tells the owner which items were read, which the tiers need
- * to know, and ends with it.
+ * reads again each second (the trust lease); what is not here, and all that is no
+ * item, it hands over to the owner; a chunk that fails here the owner heals. It tells the owner which
+ * items were read, which the tiers need to know, and what it counted, and ends with it.
  */
 import { join } from 'node:path'
 import { pino } from 'pino'
@@ -13,9 +13,10 @@ import { handOver } from './http/hand-over.ts'
 import { createNodeServer } from './http/server.ts'
 import type { Library } from './library.ts'
 import { openLibrary } from './open-library.ts'
+import { OwnerLine } from './owner-line.ts'
 import { openStore } from './store/open-store.ts'
 import { TrustStore } from './trust-store.ts'
-import type { WorkerMessage, WorkerStart } from './workers.ts'
+import type { WorkerStart } from './workers.ts'
 
 const RELOAD_MS = 500
 const REPORT_MS = 1_000
@@ -28,7 +29,9 @@ const log = pino(
   pino.destination({ dest: 2, sync: true }),
 )
 const { folder, warmFolder, hotBytesMax, warmBytesMax, reserveBytes } = settings
-const store = await openStore({ folder, warmFolder, hotBytesMax, warmBytesMax, reserveBytes, mode: 'reader' })
+const owner = new OwnerLine()
+const sizes = { hotBytesMax, warmBytesMax, reserveBytes }
+const store = await openStore({ folder, warmFolder, ...sizes, mode: 'reader', healElsewhere: owner.heal })
 const trust = new TrustStore(join(folder, 'trust-v1'))
 await trust.reload()
 const library = await openLibrary({ store, trust, mode: 'reader' })
@@ -46,9 +49,9 @@ const reload = setInterval(
   () => void trust.reload().catch(error => log.error({ err: error }, 'trust')),
   RELOAD_MS,
 )
-const report = setInterval(tellOwner, REPORT_MS)
+const report = setInterval(() => void tellOwner(), REPORT_MS)
 await server.listen(settings.at)
-process.send?.({ type: 'ready' } satisfies WorkerMessage)
+owner.tell({ type: 'ready' })
 
 process.once('disconnect', () => void stop())
 process.on('SIGTERM', () => void stop())
@@ -77,8 +80,9 @@ function noting(inner: Library): Library {
   }
 }
 
-function tellOwner(): void {
-  if (read.size === 0 || !process.connected) return
-  process.send?.({ type: 'read', items: [...read] } satisfies WorkerMessage)
+async function tellOwner(): Promise<void> {
+  owner.tell({ type: 'counted', metrics: await server.metrics.registry.getMetricsAsJSON() })
+  if (read.size === 0) return
+  owner.tell({ type: 'read', items: [...read] })
   read.clear()
 }

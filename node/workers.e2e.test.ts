@@ -1,16 +1,22 @@
 /**
  * Workers beside the owner on one port: same bytes, same answers, and they may die.
  */
+import { randomBytes } from 'node:crypto'
+import { mkdir, open, readdir, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { sha256Of } from '../manifests/digest.ts'
+import { folderStorage } from '../manifests/publish/folder-storage.ts'
+import { publishRelease } from '../manifests/publish/publish-release.ts'
+import { releaseSigner } from '../manifests/tuf/release-signer.ts'
 import { openSampleRepository } from './cli/sample-repository.ts'
 import { loadConfig } from './config.ts'
 import { createNodeServer } from './http/server.ts'
 import { ask } from './http/test-client.ts'
+import { loadKeys, loadPinnedRoot } from './key-folder.ts'
 import { startNode } from './main.ts'
 import { openLibrary } from './open-library.ts'
 import { MIB, bytesOf, openTestStore, temporaryFolder } from './store/testing.ts'
@@ -142,4 +148,70 @@ it('serve what was published, and each next release within moments', async () =>
     while ((await wrongAnswers()).length > 0 && performance.now() < until);
     expect(await wrongAnswers()).toEqual([])
   }
+}, 60_000)
+
+it('heal through the owner what fails in them, in the middle of an answer, and are counted with it', async () => {
+  await using stack = new AsyncDisposableStack()
+  const { path: folder } = stack.use(await temporaryFolder())
+  const samples = await openSampleRepository(join(folder, 'samples'))
+  await samples.publish(1)
+  const film = randomBytes(3 * MIB)
+  await mkdir(join(folder, 'films'))
+  await writeFile(join(folder, 'films', 'film.mp4'), film)
+  const keys = [join(folder, 'samples', 'keys')]
+  await publishRelease({
+    folder: join(folder, 'films'),
+    dataset: 'education/films',
+    repository: folderStorage(samples.folder),
+    signer: releaseSigner({ keys: await loadKeys(keys), pinnedRoot: await loadPinnedRoot(keys) }),
+    now: new Date(),
+    options: { title: 'Films', priority: 0 },
+  })
+  const { config } = await loadConfig({
+    env: {
+      TOWER_DATA: join(folder, 'data'),
+      TOWER_UPSTREAM: pathToFileURL(`${samples.folder}/`).href,
+      TOWER_ROOT: samples.rootPath,
+      TOWER_PORT: '0',
+      TOWER_WORKERS: '2',
+      TOWER_LOG_LEVEL: 'silent',
+      TOWER_REFRESH_SECONDS: '86400',
+    },
+    cwd: folder,
+  })
+  const node = stack.use(await startNode(config, pino({ level: 'silent' })))
+  for await (const _event of node.fill({ signal: AbortSignal.timeout(20_000) }));
+  const port = Number(new URL(node.url).port)
+  const url = '/data/education/films/film.mp4'
+  const everywhere = () => Promise.all(Array.from({ length: 24 }, () => ask(port, url)))
+  const metric = async (pattern: RegExp) =>
+    Number(pattern.exec((await ask(port, '/metrics')).body.toString())?.[1] ?? 0)
+  const counted = () => metric(/tower_http_request_seconds_count\{tier="hot",status="200"\} (\d+)/)
+  const faults = () => metric(/tower_http_read_faults_total\{code="CHUNK_CORRUPT"\} (\d+)/)
+
+  const until = performance.now() + 10_000 // the workers read their trust again twice a second
+  while ((await everywhere()).some(({ status }) => status !== 200) && performance.now() < until);
+
+  const extents = join(config.data, 'hot', 'extents-v1')
+  const files = await readdir(extents, { recursive: true, withFileTypes: true })
+  for (const { name, parentPath } of files.filter(entry => entry.isFile())) {
+    await using file = await open(join(parentPath, name), 'r+')
+    const { size } = await file.stat()
+    if (size < MIB) continue
+    // Far from its beginning: by then the answer has begun. All processes have this file open.
+    const { buffer } = await file.read(Buffer.alloc(1), 0, 1, size - 700_000)
+    await file.write(Buffer.from([buffer[0]! ^ 1]), 0, 1, size - 700_000)
+  }
+  for (const { status, body } of await everywhere()) expect([status, body.equals(film)]).toEqual([200, true])
+  // What workers count comes in each second: answers that were counted have their faults counted, too.
+  const countedRound = async () => {
+    const before = await counted()
+    for (const { body } of await everywhere()) expect(body.equals(film)).toBe(true)
+    await expect.poll(counted, { timeout: 5_000 }).toBeGreaterThanOrEqual(before + 24)
+    return faults()
+  }
+  await countedRound()
+  const met = await countedRound()
+  expect(met).toBeGreaterThan(0)
+  expect(await countedRound()).toBe(met) // healed for all of them
 }, 60_000)

@@ -9,7 +9,10 @@ import type { Server } from 'node:http'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import type { Cid } from '../manifests/cid.ts'
 import { sha256Of } from '../manifests/digest.ts'
+import type { ChunkRef } from '../manifests/extent.ts'
+import type { MergedMetrics, Snapshot } from './http/merged-metrics.ts'
 import type { ListenAt } from './http/server.ts'
 import type { Library } from './library.ts'
 
@@ -34,6 +37,16 @@ export type WorkerMessage =
   | { readonly type: 'ready' }
   /** `<dataset>/<path>` of what was read in the last second. */
   | { readonly type: 'read'; readonly items: readonly string[] }
+  /** All that it has counted so far. */
+  | { readonly type: 'counted'; readonly metrics: Snapshot }
+  /** A chunk failed its proof there. */
+  | ({ readonly type: 'heal'; readonly id: number; readonly extent: Cid; readonly offset: number } & ChunkRef)
+
+/** The answer to `heal`: base64, or nothing when it cannot be had now. */
+export interface OwnerMessage {
+  readonly id: number
+  readonly bytes?: string
+}
 
 export interface WorkersOptions {
   readonly count: number
@@ -45,6 +58,10 @@ export interface WorkersOptions {
   /** A listening socket of this process that all workers share; without it each opens the port. */
   readonly fd?: number | undefined
   readonly library: Pick<Library, 'open'>
+  /** Reads the chunk in the owner, heals it if it fails there too. */
+  readonly heal?: (extent: Cid, offset: number, chunk: ChunkRef) => Promise<Buffer>
+  /** Takes what the workers count. */
+  readonly counts?: Pick<MergedMetrics, 'note' | 'ended'>
   onDeath(pid: number | undefined, why: string): void
 }
 
@@ -123,10 +140,13 @@ class Workers implements AsyncDisposable {
     const ready = Promise.withResolvers<void>()
     child.on('message', (message: WorkerMessage) => {
       if (message.type === 'ready') ready.resolve()
-      else this.#used(message.items)
+      else if (message.type === 'read') this.#used(message.items)
+      else if (message.type === 'counted') this.#options.counts?.note(child.pid ?? 0, message.metrics)
+      else void this.#heal(child, message)
     })
     child.once('exit', (code, signal) => {
       this.#children.delete(child)
+      void this.#options.counts?.ended(child.pid ?? 0)
       ready.resolve() // the owner serves meanwhile
       if (this.#stopping) return
       this.#options.onDeath(child.pid, signal ?? `exit ${code}`)
@@ -142,6 +162,13 @@ class Workers implements AsyncDisposable {
       void this.#start(Math.min(RESTART_MS_MAX, ms * 2))
     }, ms)
     this.#restarts.add(timer)
+  }
+
+  async #heal(child: ChildProcess, message: Extract<WorkerMessage, { type: 'heal' }>): Promise<void> {
+    const { id, extent, offset, digest, sizeBytes } = message
+    const bytes = await this.#options.heal?.(extent, offset, { digest, sizeBytes }).catch(() => undefined)
+    const answer = bytes ? { id, bytes: bytes.toString('base64') } : { id }
+    if (child.connected) child.send(answer satisfies OwnerMessage)
   }
 
   /** To the owner's tiers it counts as if read here. */

@@ -47,7 +47,7 @@ export function createApp(parts: AppParts): AppListener {
     throw new EdgeError('NOT_READY', 'no dataset has arrived yet')
   })
   app.get('/metrics', async c =>
-    c.body(await metrics.registry.metrics(), 200, {
+    c.body(await metrics.text(), 200, {
       'Content-Type': metrics.registry.contentType,
       'Cache-Control': 'no-store',
     }),

@@ -10,6 +10,7 @@ import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { Counter, Gauge, type Metric, Registry } from 'prom-client'
 import { isEdgeError } from '../../manifests/errors.ts'
 import type { AnswerSource } from './item-headers.ts'
+import { MergedMetrics } from './merged-metrics.ts'
 
 /** The histogram counts the pause between its own ticks, this long when nothing delays them. */
 const DELAY_TICK_MS = 20
@@ -26,6 +27,8 @@ interface Series {
 
 export class HttpMetrics implements Disposable {
   readonly registry: Registry
+  /** Of the node's other processes. */
+  readonly others = new MergedMetrics()
   readonly #series = new Map<string, Series>()
   readonly #recent: { tier?: string; status?: number; series?: Series } = {}
   readonly #faults: Counter<'code'>
@@ -91,6 +94,11 @@ export class HttpMetrics implements Disposable {
     gauge(registry, 'tower_memory_tier_bytes', 'Bytes in the memory tier.', () => sizes.memoryBytes())
   }
 
+  /** Of all processes together, in the text format of Prometheus. */
+  text(): Promise<string> {
+    return this.others.text(this.registry)
+  }
+
   [Symbol.dispose](): void {
     this.#delay.disable()
   }
@@ -149,6 +157,7 @@ export class HttpMetrics implements Disposable {
       help: 'Delay of the event loop since the last scrape.',
       labelNames: ['quantile'],
       registers: [],
+      aggregator: 'max',
       collect() {
         for (const percent of [50, 99, 100]) {
           const ns = delay.percentile(percent)

@@ -208,6 +208,12 @@ class TowerStore implements ContentStore {
 
   async healChunk(extent: Cid, offset: number, chunk: ChunkRef, options: Abortable): Promise<Buffer> {
     if (extent === EMPTY) return Buffer.alloc(0)
+    const { healElsewhere } = this.#options
+    if (healElsewhere && !this.#parts.owner) {
+      const bytes = await healElsewhere(extent, offset, chunk, options)
+      if (sha256Of(bytes) === chunk.digest) return bytes
+      throw new EdgeError('CHUNK_CORRUPT', `chunk ${chunk.digest} as the owner gave it`)
+    }
     this.#mustOwn()
     return this.#healer.chunk(extent, offset, chunk, options)
   }

@@ -88,7 +88,7 @@ export class StoreParts {
     )
     this.small = new SmallBlocks(this.database)
     this.openFiles = new OpenFiles(options.openFilesMax ?? OPEN_FILES_MAX)
-    this.quarantine = new Quarantine(this.database)
+    this.quarantine = new Quarantine(this.database, !owner)
     this.commits = new CommitQueue(this.database)
     this.events = new EventLog(this.database, this.now)
     this.memory = new PolicyMemory(this.database)
@@ -130,7 +130,13 @@ export class StoreParts {
 
   /** Bytes failed their proof: nobody reads them again, and the extent counts as missing. */
   damaged(cid: Cid, damage: Damage, why: string): void {
-    if (!this.owner || this.quarantine.covers(cid, damage.first, damage.sizeBytes)) return
+    if (!this.owner) {
+      // The owner replaces the file: the next read here opens that.
+      this.openFiles.drop(cid)
+      this.table.refresh(cid)
+      return
+    }
+    if (this.quarantine.covers(cid, damage.first, damage.sizeBytes)) return
     this.quarantine.note(cid, damage)
     this.openFiles.drop(cid)
     this.commitQuietly(() => {

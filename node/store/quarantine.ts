@@ -15,16 +15,20 @@ export interface Damage {
 
 export class Quarantine {
   readonly #database: Database
+  readonly #readOnly: boolean
   readonly #damaged = new Map<Cid, Damage[]>()
 
-  constructor(database: Database) {
+  /** @param readOnly for a reader, which would not hear of healing: it sets nothing aside. */
+  constructor(database: Database, readOnly = false) {
     this.#database = database
+    this.#readOnly = readOnly
     this.reload()
   }
 
   /** The database was opened, or replaced. */
   reload(): void {
     this.#damaged.clear()
+    if (this.#readOnly) return
     for (const { cid, first, size } of this.#database.all(
       'SELECT cid, first, size FROM damage LIMIT 1000000',
     )) {

@@ -194,6 +194,13 @@ export interface VerifyProgress {
   readonly last?: { readonly cid: Cid; readonly finding?: string; readonly healed?: boolean }
 }
 
+export type HealElsewhere = (
+  extent: Cid,
+  offset: number,
+  chunk: ChunkRef,
+  options: Abortable,
+) => Promise<Buffer>
+
 export interface StoreOptions {
   readonly folder: string
   /** Where the warm tier is, when not inside `folder`. */
@@ -210,5 +217,7 @@ export interface StoreOptions {
   readonly openFilesMax?: number
   /** How long a heal may take. */
   readonly healMs?: number
+  /** For a reader: asks the owner for a chunk that failed here. What it gives is proven again. */
+  readonly healElsewhere?: HealElsewhere
   readonly now?: () => number
 }
