@@ -28,7 +28,7 @@ const CHECKS: Record<string, () => Promise<Outcome>> = {
   'tracked text': async () => outcomeOf(findForbiddenText(await tracked(isText))),
   'file length': async () => outcomeOf(findLongFiles(await tracked(path => /\.(ts|mjs)$/.test(path)))),
 }
-/** More lines are two nouns in one file (STYLE §2). */
+/** More lines are two nouns in one file. */
 const LINES_MAX = 450
 
 let failed = 0

@@ -1,5 +1,5 @@
 /**
- * Finds imports that point up the page of STYLE §1, and what else breaks the layers:
+ * Finds imports that point the wrong way, and what else breaks the layers:
  *
  *   manifests ← node ← warmers | pinning ← nginx, bench; the roots (node/cli/, main.ts, owner.ts) may
  *   import everything and only roots and benches may import them

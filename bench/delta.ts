@@ -49,7 +49,7 @@ const rivals = values.rivals
 
 const full = (await stat(newFile)).size
 const bytesOf = (name: RivalName) => rivals?.[name].bytes ?? Infinity
-/** DESIGN section 10. */
+/** What an update should cost at most: 1.05 of the best tool for whole files, and some for metadata. */
 const best = Math.min(bytesOf('xdelta3'), bytesOf('zstdPatch22'), bytesOf('bsdiff'))
 const allowed = Math.round(best * 1.05 + 8192 + 100 * (update?.changedItems ?? 0))
 const synced = Math.min(bytesOf('rsyncZ'), bytesOf('zsync'), bytesOf('casync'))

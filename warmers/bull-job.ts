@@ -2,7 +2,7 @@
  * What the owner and its worker processes agree on in Redis: one queue, what a job holds, and how one
  * is worked off. A job only names a batch of a board that is in the owner (I8).
  *
- * Settings and bounds come from trials (DEPENDENCIES.md): locks and stall checks of 5 s (a killed
+ * Settings and bounds come from trials: locks and stall checks of 5 s (a killed
  * worker's job is taken up again within 10 s, 60 s at defaults), no limit to stalls, and nothing kept
  * of ended jobs: a kept one with the same id would block every later one.
  */

@@ -14,7 +14,7 @@ export interface StallRule {
   readonly silenceMs?: number
 }
 
-/** 1 KiB/s over 30 s (FAULTS 21). */
+/** 1 KiB/s over 30 s: slower is no better than silent. */
 export const STALL: StallRule = { bytesMin: 30 * 1024, ms: 30_000 }
 
 /** @throws EdgeError `UPSTREAM_STALLED`; the source is closed then. */

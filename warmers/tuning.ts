@@ -2,7 +2,7 @@
  * How to ask, on a link as bad as it happens to be.
  *
  * One TCP stream dies at heavy loss: at 50 % each way it gives 0.16 KiB/s and then nothing, while many
- * short requests that are given up early still get 11 KiB/s (FAULTS section 1). So when requests
+ * short requests that are given up early still get 11 KiB/s (measured with netem-like loss by nftables). So when requests
  * stall, they become smaller, more at once, and are left sooner; when none stalls for a while, they
  * become larger again. Pure: outcomes and the time are handed in.
  */

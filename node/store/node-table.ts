@@ -1,6 +1,6 @@
 /**
  * dag-pb nodes: kept in the database, proven when read, cached with a lease of one second. After
- * that the cached bytes are hashed again, because memory rots, too (DESIGN section 5, trust lease).
+ * that the cached bytes are hashed again, because memory rots, too (the trust lease).
  */
 import { LRUCache } from 'lru-cache'
 import { cidBytes, cidFromBytes, digestOf, type Cid } from '../../manifests/cid.ts'
