@@ -72,6 +72,7 @@ export interface OpenItem {
   readonly root: Cid
   readonly mediaType: string
   readonly publishedAtMs: number
+  readonly priority: PriorityClass
   readonly freshness: Freshness
 
   /** Whether all bytes of `range` are here, some, or none; the slowest tier among those here. */
@@ -87,8 +88,11 @@ export interface OpenItem {
    */
   slices(range: ByteRange): Iterable<ChunkSlice>
 
-  /** The item was given from a copy in memory: for what is kept, that counts as a read. */
-  used(): void
+  /**
+   * Somebody asked for `ranges` (all of it when absent), whether or not they are here: what the tiers
+   * learn from. Once a request, when the bytes have been given or refused.
+   */
+  used(ranges?: readonly ByteRange[]): void
 
   /**
    * Reads the slice's whole chunk into `buffer` (at least `sizeBytes` long), synchronously, and

@@ -24,6 +24,7 @@ import { ENCODING_MEMORY_BYTES_MAX, Encodings } from './http/encoding/encodings.
 import { inheritedSocketOf } from './http/inherited-socket.ts'
 import { problemOf, sendProblem } from './http/problem.ts'
 import { createNodeServer } from './http/server.ts'
+import type { OpenItem } from './library.ts'
 import { openOwner, type Owner, repositoryFolderOf } from './owner.ts'
 import { packView } from './pack-view.ts'
 import { publishReceiver } from './publish/receiver.ts'
@@ -91,9 +92,12 @@ export async function startNode(
     isAllowed: () => !warmer.shed.has('scrub'),
   })
 
+  const onAsked = ({ dataset, path, publishedAtMs }: OpenItem) =>
+    owner.demand.asked(dataset, path, publishedAtMs)
   const server = createNodeServer(
     {
       library: owner.library,
+      onAsked,
       repo: joinedRepoView(trustRepoView(owner.trust), packView(repository)),
       routes: [
         ipfsGateway({
@@ -104,7 +108,9 @@ export async function startNode(
       ],
       encodings,
       renditions,
-      status: () => ({ ...statusOf(owner, undefined, startedAtMs, scrubbing.report) }),
+      status: () => ({
+        ...statusOf(owner, undefined, startedAtMs, scrubbing.report, server.metrics.reads.report()),
+      }),
       log,
     },
     { memoryBytesMax: config.memoryBytesMax },
@@ -142,6 +148,7 @@ export async function startNode(
       temporary: tmpdir(),
       fd,
       library: owner.library,
+      onAsked,
       onDeath,
       heal: (extent: Cid, offset: number, chunk: ChunkRef) => healed(owner.store, extent, offset, chunk),
       counts: server.metrics.others,
@@ -149,7 +156,8 @@ export async function startNode(
     stack.use(await startWorkers(about))
   }
   if (receives) stack.use(await listenForReleases(owner, repository, config, warmer))
-  const methods = ownerMethods(owner, url, startedAtMs, () => scrubbing.report)
+  const reads = () => server.metrics.reads.report()
+  const methods = ownerMethods(owner, url, startedAtMs, () => scrubbing.report, reads)
   stack.use(await serveControl(controlSocketOf(config, tmpdir()), methods))
 
   const keeping = config.upstream.length > 0 ? keepWarm(warmer, log, stop.signal) : Promise.resolve()

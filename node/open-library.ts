@@ -21,7 +21,7 @@ import { heldNotes, openLibraryDatabase } from './library-database.ts'
 import { listItems } from './list-items.ts'
 import { Needs } from './needs.ts'
 import { Presence } from './presence.ts'
-import { Releases, type DatasetReleases, type Missing, type Release } from './releases.ts'
+import { Releases, type DatasetReleases, type ListedItem, type Missing, type Release } from './releases.ts'
 import type { Database } from './store/database.ts'
 import type { ContentStore } from './store/store.ts'
 import { type BringWish, StoredItem } from './stored-item.ts'
@@ -58,6 +58,8 @@ export interface NodeLibrary extends Library, AsyncDisposable {
   missing(dataset: string): Promise<Missing>
   /** The same page by page, for callers that need not have all of it at once. */
   streamMissing(dataset: string): AsyncGenerator<Missing>
+  /** Every item of the newest accepted release, here or not; nothing while its catalog is not whole. */
+  streamItems(dataset: string): AsyncGenerator<readonly ListedItem[]>
   /**
    * The current release's items page by page, without those that must not be served.
    * @throws EdgeError `DATASET_UNKNOWN`; while iterating, `CHUNK_ABSENT`, `CHUNK_CORRUPT`, `CATALOG_INVALID`
@@ -213,6 +215,10 @@ class StoreLibrary implements NodeLibrary {
 
   streamMissing(dataset: string): AsyncGenerator<Missing> {
     return this.#releases.streamMissing(dataset)
+  }
+
+  streamItems(dataset: string): AsyncGenerator<readonly ListedItem[]> {
+    return this.#releases.streamItems(dataset)
   }
 
   async *streamEntries(dataset: string): AsyncGenerator<readonly CatalogEntry[]> {

@@ -204,7 +204,7 @@ export function repositoryFolderOf(data: string): string {
 
 /** Loaded only by a node that pins: the clients cost memory. */
 async function openPins(
-  { ipfsApi, s3Url, data }: NodeConfig,
+  { ipfsApi, ipfsReplicas, s3Url, data }: NodeConfig,
   world: Pick<Owner, 'store' | 'library' | 'trust' | 'nodeId'>,
 ): Promise<PinService | undefined> {
   if (ipfsApi.length === 0 && s3Url === undefined) return undefined
@@ -217,7 +217,7 @@ async function openPins(
     const { nodeId, trust } = world
     return takeSnapshot({ files, folder: data, nodeId, trust: trust.record, now: new Date() }, options)
   }
-  return openPinService({ ...world, folder: data, ipfsApi, s3Url, view, snapshot })
+  return openPinService({ ...world, folder: data, ipfsApi, ipfsReplicas, s3Url, view, snapshot })
 }
 
 /** In the order of what they cost: a server of ours, a neighbour, the link. */

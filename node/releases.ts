@@ -12,6 +12,7 @@ import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { ChunkRule } from '../manifests/extent.ts'
 import { parseManifest, type Manifest } from '../manifests/manifest.ts'
 import { Catalog, PageCache } from './catalog.ts'
+import { extentsUnder } from './dag-walk.ts'
 import { inventoryOf, isWhole, type ItemInventory } from './inventory.ts'
 import type { PriorityClass } from './library.ts'
 import { type Needs } from './needs.ts'
@@ -45,6 +46,17 @@ export interface Missing {
   readonly nodes: readonly Cid[]
   /** The catalog's first, then items' by path. */
   readonly extents: readonly MissingExtent[]
+}
+
+/** An item, here or not. */
+export interface ListedItem {
+  readonly path: string
+  readonly sizeBytes: number
+  readonly priority: PriorityClass
+  /** It must be here, or the release cannot be switched (I4, I5). */
+  readonly isNeeded: boolean
+  /** Those that can be named: nodes above the rest may not be here. */
+  readonly extents: readonly { readonly cid: Cid; readonly sizeBytes: number }[]
 }
 
 export interface DatasetReleases {
@@ -153,6 +165,26 @@ export class Releases {
   async *streamMissing(dataset: string): AsyncGenerator<Missing> {
     for (const page of this.#missingByPage(dataset)) {
       if (page.nodes.length + page.extents.length > 0) yield page
+      await new Promise(resolve => setImmediate(resolve))
+    }
+  }
+
+  /** Every item of the newest accepted release, page by page; nothing while its catalog is not whole. */
+  async *streamItems(dataset: string): AsyncGenerator<readonly ListedItem[]> {
+    const current = this.current(dataset)
+    const release = this.next(dataset) ?? current
+    if (!release?.catalog.isWhole()) return
+    const { store, trust, needs } = this.#parts
+    const { manifest, catalog } = release
+    for (let page = 0; page < catalog.pages; page++) {
+      yield catalog.entries(page).flatMap(entry => {
+        if (trust.isDenied({ dataset, ...entry })) return []
+        const { path, sizeBytes, root } = entry
+        const blocks = current && current !== release && this.#blocks(dataset, entry, current, release)
+        const isNeeded = blocks === true || needs.whyOf(manifest, entry) !== undefined
+        const { extents } = extentsUnder(store, root, sizeBytes)
+        return { path, sizeBytes, priority: entry.priority ?? manifest.priority, isNeeded, extents }
+      })
       await new Promise(resolve => setImmediate(resolve))
     }
   }

@@ -14,7 +14,7 @@ import { sha256Of } from '../manifests/digest.ts'
 import type { ChunkRef } from '../manifests/extent.ts'
 import type { MergedMetrics, Snapshot } from './http/merged-metrics.ts'
 import type { ListenAt } from './http/server.ts'
-import type { Library } from './library.ts'
+import type { Library, OpenItem } from './library.ts'
 
 export interface WorkerSettings {
   readonly folder: string
@@ -58,6 +58,8 @@ export interface WorkersOptions {
   /** A listening socket of this process that all workers share; without it each opens the port. */
   readonly fd?: number | undefined
   readonly library: Pick<Library, 'open'>
+  /** Told of every item that was read in a worker. */
+  readonly onAsked?: (item: OpenItem) => void
   /** Reads the chunk in the owner, heals it if it fails there too. */
   readonly heal?: (extent: Cid, offset: number, chunk: ChunkRef) => Promise<Buffer>
   /** Takes what the workers count. */
@@ -176,7 +178,9 @@ class Workers implements AsyncDisposable {
     for (const name of items) {
       const [scope, dataset, ...path] = name.split('/')
       try {
-        this.#options.library.open(`${scope}/${dataset}`, path.join('/')).used()
+        const item = this.#options.library.open(`${scope}/${dataset}`, path.join('/'))
+        item.used()
+        this.#options.onAsked?.(item)
       } catch {
         // gone or denied since
       }

@@ -4,6 +4,7 @@
  * only how often each item was asked for (T9).
  */
 import { DatabaseSync } from 'node:sqlite'
+import { xorshift } from '../node/store/policy/random.ts'
 import { asked, askedNearby, CLASS_WEIGHTS, Forecast, valueOf, type Asked } from './value.ts'
 
 export interface Demand extends Disposable {
@@ -14,6 +15,10 @@ export interface Demand extends Disposable {
   requestsOf(dataset: string, path: string): Asked | undefined
   /** What the item is worth per byte, as the forecast goes. */
   valueOf(item: ValuedItem): number
+  /** Requests that the forecast expects, times the weight of the item's class. */
+  requestsPerDay(item: Omit<ValuedItem, 'sizeBytes'>): number
+  /** These could have been asked for since the last time, each standing for so many: what the forecast needs to know. */
+  observe(items: readonly Omit<ValuedItem, 'sizeBytes' | 'priority'>[], each: number): void
   /** Writes what changed since the last time, and learns from it. */
   flush(): void
 }
@@ -31,6 +36,7 @@ export interface ValuedItem {
 const REQUESTS_MIN = 0.02
 /** Those asked for longest ago are forgotten beyond this. */
 const ITEMS_MAX = 50_000
+const DAY_SECONDS = 86_400
 
 /** @param path of a database of its own; `:memory:` for one that is not kept. */
 export function openDemand(path: string, now: () => number = Date.now): Demand {
@@ -64,6 +70,19 @@ export function openDemand(path: string, now: () => number = Date.now): Demand {
     if (counts.size > ITEMS_MAX * 1.2) flush()
   }
 
+  const random = xorshift(1)
+  let observedSeconds = nowSeconds()
+  const prospectOf = ({
+    dataset,
+    path: itemPath,
+    publishedMs,
+  }: Omit<ValuedItem, 'sizeBytes' | 'priority'>) => ({
+    publishedSeconds: publishedMs / 1000,
+    asked: counts.get(keyOf(dataset, itemPath)),
+  })
+  const requestsPerDay = (item: Omit<ValuedItem, 'sizeBytes'>) =>
+    forecast.requestsPerDay(prospectOf(item), nowSeconds()) * CLASS_WEIGHTS[item.priority]
+
   function flush(): void {
     database.exec('begin')
     for (const [item, value] of counts) {
@@ -94,9 +113,18 @@ export function openDemand(path: string, now: () => number = Date.now): Demand {
       count(item, askedNearby(counts.get(item), nowSeconds(), times))
     },
     requestsOf: (dataset, itemPath) => counts.get(keyOf(dataset, itemPath)),
-    valueOf({ dataset, path: itemPath, sizeBytes, priority, publishedMs }) {
-      const prospect = { publishedSeconds: publishedMs / 1000, asked: counts.get(keyOf(dataset, itemPath)) }
-      return valueOf(forecast.requestsPerDay(prospect, nowSeconds()), sizeBytes, CLASS_WEIGHTS[priority])
+    valueOf: item => valueOf(requestsPerDay(item), item.sizeBytes, 1),
+    requestsPerDay,
+    observe(items, each) {
+      const since = observedSeconds
+      const days = Math.max(0, nowSeconds() - since) / DAY_SECONDS
+      for (const item of items) {
+        const at = since + random() * days * DAY_SECONDS
+        const prospect = prospectOf(item)
+        if (prospect.publishedSeconds <= at) forecast.exposed(prospect, at, days * each)
+      }
+      observedSeconds = nowSeconds()
+      forecast.refit()
     },
     flush,
     [Symbol.dispose]() {

@@ -18,7 +18,8 @@ import { FillRun, failureOf, servedBy, type Failure, type RunEnd } from './fill-
 import { bringFromPeers } from './peers.ts'
 import { mergedBatches, type FillPlan, type Want } from './plan-fill.ts'
 import { planReport, type PlanReport, type WireBytes } from './plan-report.ts'
-import { planPrepared, prepareDataset, type Prepared, type PrepareTools } from './prepare-dataset.ts'
+import { planKeeping, type Keeps } from './keep-plan.ts'
+import { keptBy, planPrepared, prepareDataset, type Prepared, type PrepareTools } from './prepare-dataset.ts'
 import { scheduleFill, type Schedule, type ScheduleInput } from './schedule.ts'
 import { refresh, type Refreshed, type RefreshTools } from './refresh.ts'
 import type { Upstream } from './upstream.ts'
@@ -26,7 +27,7 @@ import type { Upstream } from './upstream.ts'
 export type { FillProgress } from './fill-meter.ts'
 
 export interface FillTools extends PrepareTools, RefreshTools {
-  readonly store: PrepareTools['store'] & Pick<ContentStore, 'reserve'>
+  readonly store: PrepareTools['store'] & Pick<ContentStore, 'reserve' | 'expect'>
   readonly queue: FillQueue
 }
 
@@ -78,6 +79,7 @@ interface Planned {
   readonly refreshed: Refreshed | undefined
   readonly prepared: readonly Prepared[]
   readonly plans: readonly FillPlan[]
+  readonly keeps: Keeps | undefined
   /** What could not be asked or planned. */
   readonly failures: number
 }
@@ -90,7 +92,7 @@ export async function* fillOnce(request: FillRequest): AsyncGenerator<FillEvent>
   const since = performance.now()
   const spent = wireMeter(request)
   const served = servedBy(request.releases)
-  const { refreshed, prepared, plans, failures } = yield* planAll({
+  const { refreshed, prepared, plans, failures, keeps } = yield* planAll({
     readAheadBytes: READ_AHEAD_BYTES,
     ...request,
   })
@@ -100,7 +102,13 @@ export async function* fillOnce(request: FillRequest): AsyncGenerator<FillEvent>
   const left = new AbortController()
   const signal = AbortSignal.any([request.signal, left.signal])
   const wireSpent = () => spent().down + spent().up
-  const run = new FillRun({ ...request, signal }, prepared, served, event => events.push(event), wireSpent)
+  const run = new FillRun(
+    { ...request, keeps, signal },
+    prepared,
+    served,
+    event => events.push(event),
+    wireSpent,
+  )
   const finished = run.all(plans).finally(() => events.end())
   finished.catch(() => undefined)
   try {
@@ -155,7 +163,7 @@ async function* planAll(request: Omit<FillRequest, 'queue'>): AsyncGenerator<Fil
     if (!(request.datasets?.includes(dataset) ?? request.wants(dataset))) continue
     try {
       const one = await prepareDataset(dataset, request, options)
-      if (one) prepared.push(await withoutPeers(one, request, options))
+      if (one) prepared.push(one)
     } catch (error) {
       request.signal.throwIfAborted()
       if (!isEdgeError(error)) throw error
@@ -163,10 +171,15 @@ async function* planAll(request: Omit<FillRequest, 'queue'>): AsyncGenerator<Fil
       yield { type: 'failed', ...failureOf(dataset, error) }
     }
   }
+  const keeps = await planKeeping(request)
+  for (const [n, one] of prepared.entries()) {
+    const wants = one.wants.filter(keptBy(one.dataset, { keeps }))
+    prepared[n] = await withoutPeers({ ...one, wants }, request, options)
+  }
   const plans = prepared.map(one => planPrepared(one, request))
   const schedule = scheduleOf(plans, refreshed, request)
   if (schedule) request.onSchedule?.(schedule)
-  return { refreshed, failures, prepared, plans, schedule }
+  return { refreshed, failures, prepared, plans, schedule, keeps }
 }
 
 /** What neighbours have costs the link nothing: it comes first, and is not in the plan. */

@@ -14,6 +14,7 @@ import { usable } from './choose-bundles.ts'
 import { findChain, openChain, type DeltaChain } from './delta-chain.ts'
 import { openDelta, type OpenDelta } from './delta-source.ts'
 import type { FetchTools } from './fetch-spans.ts'
+import type { Keeps } from './keep-plan.ts'
 import type { NodeStore } from './item-extents.ts'
 import { planFill, BATCH_BYTES, type FillPlan, type Source, type Want } from './plan-fill.ts'
 import type { DatasetReleases, Missing, MissingExtent, Releases } from './releases.ts'
@@ -28,7 +29,9 @@ export interface PrepareTools extends FetchTools {
   /** See `SourceTools`. */
   readonly readAheadBytes?: number
   /** What items are worth, within their class; the catalog's order when absent. */
-  readonly demand?: Pick<Demand, 'valueOf'>
+  readonly demand?: Demand
+  /** Where not everything fits (`keep-plan.ts`). */
+  readonly keeps?: Keeps | undefined
 }
 
 export interface Prepared extends Opened {
@@ -77,7 +80,12 @@ export async function prepareDataset(
     missing = await tools.releases.missing(dataset)
   }
   const steps = stepsOf(manifest, missing, tools)
-  return { ...sources.opened, dataset, revision: manifest.revision, wants: wantsOf(missing, steps) }
+  return {
+    ...sources.opened,
+    dataset,
+    revision: manifest.revision,
+    wants: wantsOf(missing, steps).filter(keptBy(dataset, tools)),
+  }
 }
 
 /** @param withoutDelta extents whose patch has failed before. @param wants all that are prepared, or some. */
@@ -105,6 +113,11 @@ export function planPrepared(
 
 function without(source: Source, excluded: ReadonlySet<Cid>): Source {
   return { ...source, bundleOf: cid => (excluded.has(cid) ? undefined : source.bundleOf(cid)) }
+}
+
+/** Catalogs are always wanted. */
+export function keptBy(dataset: string, { keeps }: Pick<PrepareTools, 'keeps'>): (want: Want) => boolean {
+  return ({ priority, why }) => priority < 0 || !keeps || keeps(dataset, why)
 }
 
 type StepOf = (extent: MissingExtent) => number

@@ -6,7 +6,7 @@
 import type { Cid } from '../manifests/cid.ts'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
-import type { ContentStore } from '../node/store/store.ts'
+import { ASKED_FOR, type ContentStore } from '../node/store/store.ts'
 import { claimBundles } from './bundle-claims.ts'
 import { leaseBuffer } from './buffer-pool.ts'
 import { byHealth, reportUpstream } from './breaker.ts'
@@ -166,7 +166,7 @@ async function applySteps(
 async function applyStep(
   { source, index, span, wants }: Step,
   { path }: Batch,
-  { staged, store }: BatchTools,
+  { staged, store, urgent }: BatchTools,
   options: Abortable,
   stored: (contentBytes: number) => void,
 ): Promise<void> {
@@ -174,7 +174,7 @@ async function applyStep(
   const admit = async (extents: readonly BundledExtent[]) => {
     await Promise.all(
       extents.map(async ({ cid, bytes }) => {
-        await store.admitExtent(cid, bytes, ruleOf.get(cid)!, 'fill')
+        await store.admitExtent(cid, bytes, ruleOf.get(cid)!, urgent ? ASKED_FOR : 'fill')
         stored(bytes.length)
       }),
     )

@@ -24,8 +24,7 @@ export interface Prospect {
 /** Classes P0 to P3. The gaps are wide: demand orders items within a class far more than across. */
 export const CLASS_WEIGHTS = [16, 4, 1, 0.25] as const
 /**
- * 1 counts requests, 0 counts bytes. Where bytes come through windows, .6 keeps most of both: on
- * the mirror trace at 25 %, .76 of requests and .62 of bytes (bench/hit-rate).
+ * 1 counts requests, 0 counts bytes. Where bytes come through windows, .6 keeps most of both (docs/tiers.md).
  */
 export const SIZE_EXPONENT = 0.6
 
@@ -33,8 +32,8 @@ const DAY_SECONDS = 86_400
 /** Large ones looked at a second time, per plan. */
 const EXCHANGES_MAX = 200
 const HALF_LIFE_SECONDS = 7 * DAY_SECONDS
-/** A neighbour's request says a third of what our own says. */
-const NEARBY = 1 / 3
+/** What a neighbour's request says, in requests of our own. More is worse: a third costs 1 to 2 points. */
+const NEARBY = 0.1
 
 export function asked(before: Asked | undefined, nowSeconds: number, times = 1): Asked {
   if (before === undefined) return { requests: times, lastSeconds: nowSeconds }
@@ -115,6 +114,8 @@ function exchangeFor(
   })
 }
 
+/** An item just asked for is asked for again in a burst that no fetch can catch up with. */
+const AHEAD_SECONDS = 6 * 3600
 const SHAPE = { rows: 13, columns: 18, rowsApart: 1 }
 /** Row 0: never asked for. From row 1 on, octaves of the count, beginning at a quarter. */
 const ROW_OF_ONE = 3
@@ -143,8 +144,10 @@ export class Forecast {
     this.#table.addExposure(rowOf(prospect, nowSeconds), columnOf(prospect, nowSeconds), itemDays)
   }
 
+  /** For the time until there is another chance to fetch: looked at from its middle. */
   requestsPerDay(prospect: Prospect, nowSeconds: number): number {
-    return 2 ** this.#table.logRate(rowOf(prospect, nowSeconds), columnOf(prospect, nowSeconds))
+    const then = nowSeconds + AHEAD_SECONDS
+    return 2 ** this.#table.logRate(rowOf(prospect, then), columnOf(prospect, then))
   }
 
   /** Takes in what was learned since the last time: at each plan. */

@@ -12,7 +12,6 @@ import {
   askedNearby,
   Forecast,
   planKeep,
-  SIZE_EXPONENT,
   valueOf,
   type Asked,
   type Candidate,
@@ -157,7 +156,7 @@ class Ours implements Actor {
     this.#options = options
     this.#fetched = fetched
     const { capacityBytes } = world
-    this.#policy = new LearnedPolicy({ capacityBytes, alpha: SIZE_EXPONENT, seed: options.seed })
+    this.#policy = new LearnedPolicy({ capacityBytes, seed: options.seed })
     this.#random = randomOf(options.seed)
     this.#asked = Array.from({ length: world.catalog.sizeBytes.length })
     this.#arrives = new Float64Array(world.catalog.sizeBytes.length).fill(Infinity)

@@ -13,6 +13,7 @@ import type { NodeConfig } from '../config.ts'
 import type { ControlMethods } from '../control.ts'
 import type { DatasetView, ItemView, OpenItem } from '../library.ts'
 import { extentsUnder } from '../dag-walk.ts'
+import type { ReadReport } from '../http/reads.ts'
 import type { Owner } from '../owner.ts'
 import type { ScrubReport } from '../scrubbing.ts'
 import { pinMethods, pinReportOf, type PinReport } from './pin-methods.ts'
@@ -47,6 +48,8 @@ export interface StatusReport {
   readonly pins: PinReport
   /** Absent where nothing is scrubbed: a command opened the store. */
   readonly scrub?: ScrubReport
+  /** Absent where nothing is served. */
+  readonly reads?: ReadReport
   readonly events: readonly StoreEvent[]
 }
 
@@ -90,10 +93,11 @@ export function ownerMethods(
   url: string | undefined,
   startedAtMs: number,
   scrub?: () => ScrubReport,
+  reads?: () => ReadReport,
 ): ControlMethods {
   return {
     async *status() {
-      yield statusOf(owner, url, startedAtMs, scrub?.())
+      yield statusOf(owner, url, startedAtMs, scrub?.(), reads?.())
     },
     async *plan(params, options) {
       yield await owner.plan(FillParams.parse(params) ?? {}, options)
@@ -118,6 +122,7 @@ export function statusOf(
   url: string | undefined,
   startedAtMs: number,
   scrub?: ScrubReport,
+  reads?: ReadReport,
 ): StatusReport {
   const { store, library, queue, ledger, links, nodeId } = owner
   return {
@@ -137,6 +142,7 @@ export function statusOf(
     links: links.states(),
     pins: pinReportOf(owner),
     ...(scrub && { scrub }),
+    ...(reads && { reads }),
     events: store.events(20),
   }
 }

@@ -5,6 +5,7 @@ import { answer, newCommand, tableOf } from './command.ts'
 import { interruption } from './interrupt.ts'
 import { askOwner, type OwnerFlags } from './owner-call.ts'
 import { pinTextOf } from './pin.ts'
+import type { ReadReport } from '../http/reads.ts'
 import type { ScrubReport } from '../scrubbing.ts'
 import type { StatusReport, TrustReport } from './owner-methods.ts'
 
@@ -21,6 +22,34 @@ export function statusCommand(): Command {
       const report = await askOwner<StatusReport>(flags, 'status', null, { signal: interruption() })
       answer(flags.json, report, () => textOf(report))
     })
+}
+
+function readLines({
+  requests,
+  objectHit,
+  byteHit,
+  drift,
+  byOutcome,
+  byDataset,
+  byClass,
+}: ReadReport): string[] {
+  const outcomes = byOutcome.filter(one => one.requests > 0)
+  const rows = [...byClass, ...byDataset].map(one => [
+    one.name,
+    `${one.requests} requests`,
+    `${percent(one.objectHit)} hits`,
+    `${percent(one.byteHit)} of bytes`,
+  ])
+  const moved = `${percent(drift.recent)} in the last hours, ${percent(drift.baseline)} in the last weeks`
+  return [
+    `Hits: ${percent(objectHit)} of ${requests} requests, ${percent(byteHit)} of bytes (${outcomes.map(one => `${one.outcome} ${one.requests}`).join(', ')})`,
+    ...(drift.alert ? [`The hit rate has dropped: ${moved}.`] : []),
+    tableOf(rows),
+  ]
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(1)} %`
 }
 
 function textOf(report: StatusReport): string {
@@ -44,6 +73,7 @@ function textOf(report: StatusReport): string {
     '',
     rows.length > 0 ? tableOf(rows) : 'No dataset is here yet: tower fill --once',
   ]
+  if (report.reads && report.reads.requests > 0) lines.push('', ...readLines(report.reads))
   const pins = pinTextOf(report.pins)
   if (pins.length > 0) lines.push('', ...pins)
   if (report.scrub) lines.push('', scrubLine(report.scrub))

@@ -3,9 +3,11 @@
  */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
+import type { ByteRange } from '../../manifests/extent.ts'
 import type { OpenItem } from '../library.ts'
 import type { AnswerSource, ItemHeaders } from './item-headers.ts'
 import { fieldsWith } from './problem.ts'
+import type { ReadOutcome } from './reads.ts'
 import { refuse } from './refusal.ts'
 import type { Wishes } from './wishes.ts'
 
@@ -34,6 +36,10 @@ export interface AnswerObserver {
   ): void
   /** A read that failed its check or its disk, whether or not it was healed. */
   fault(error: unknown): void
+  /** Somebody asked for all of an item again that is in memory: told once a second at most. */
+  asked?(item: OpenItem): void
+  /** What became of a GET for bytes of an item; once. Other than from memory it counts as asked for. */
+  read?(item: OpenItem, outcome: ReadOutcome, ranges: readonly ByteRange[]): void
 }
 
 export function noteAnswer(
@@ -58,6 +64,11 @@ export function refuseExchange(
   const { req, res } = exchange
   const status = refuse(req, res, error, [...fieldsWith(error, retryAfterSeconds), ...more])
   noteAnswer(observer, exchange, status, 'none', 0)
+}
+
+/** Of an item's bytes that were not here: fetched while the client waited; or why they were not. */
+export function missOf(error: unknown): ReadOutcome {
+  return isEdgeError(error, 'CHUNK_ABSENT', 'ITEM_ABSENT') ? 'absent' : 'unhealthy'
 }
 
 /** A chunk that cannot be had is, to a client, an item that is not here. */

@@ -18,6 +18,7 @@ import {
   type AnswerObserver,
   type ItemExchange,
   asItemAbsent,
+  missOf,
   noteAnswer,
   refuseExchange,
 } from './exchange.ts'
@@ -81,7 +82,8 @@ export class ItemSender {
       return this.sendWhole(exchange)
     }
     // Once a second is enough for the tiers below to know that it is wanted.
-    if (fields.isNewSecond(nowMs)) item.used()
+    if (fields.isNewSecond(nowMs)) observer.asked?.(item)
+    if (req.method === 'GET') observer.read?.(item, 'memory', [])
     const list = fields.whole('memory', nowMs)
     res.writeHead(200, wishes ? withWishes(list, wishes, path, wholeDigestFor(exchange)) : list)
     if (req.method === 'HEAD') res.end()
@@ -97,6 +99,7 @@ export class ItemSender {
 
   #send(exchange: ItemExchange, status: 200 | 206, ranges: readonly ByteRange[]): void {
     const { req, res, item, fields, nowMs, wishes } = exchange
+    const { observer } = this.#parts
     const residency = residencyOf(item, ranges)
     if (residency.state !== 'present') {
       return this.#sendOnceReached(
@@ -110,12 +113,12 @@ export class ItemSender {
     if (req.method === 'HEAD') {
       res.writeHead(200, withWishes(fields.whole(source, nowMs), wishes, item.path))
       res.end()
-      return noteAnswer(this.#parts.observer, exchange, 200, source, 0)
+      return noteAnswer(observer, exchange, 200, source, 0)
     }
     const [only, ...more] = ranges
     const inline = source !== 'warm' && only !== undefined && more.length === 0
-    if (!inline || !this.#sentInline(exchange, status, only, source))
-      this.#enqueue(exchange, status, ranges, source)
+    if (inline && this.#sentInline(exchange, status, only, source)) observer.read?.(item, source, ranges)
+    else this.#enqueue(exchange, status, ranges, source)
   }
 
   /** All at once, for short answers from a fast tier. @returns false when nothing was done. */
@@ -175,7 +178,7 @@ export class ItemSender {
     const { library, observer, handOver } = this.#parts
     const parts = ranges.length > 1 ? multipartOf(item, ranges) : undefined
     const only = ranges[0]!
-    this.sendSteps(exchange, status, source, {
+    this.sendSteps(exchange, status, ranges, source, {
       steps: parts?.steps ?? coming ?? item.slices(only)[Symbol.iterator](),
       offThread: source === 'warm',
       head: () => {
@@ -188,8 +191,9 @@ export class ItemSender {
         res.writeHead(status, withWishes(list, wishes, item.path, wholeDigest))
       },
       refuse: error => {
-        if (handOver) handOver(exchange.req, res)
-        else refuseExchange(observer, exchange, asItemAbsent(error, item), library.retryAfterSeconds(item))
+        if (handOver) return handOver(exchange.req, res)
+        observer.read?.(item, missOf(error), ranges)
+        refuseExchange(observer, exchange, asItemAbsent(error, item), library.retryAfterSeconds(item))
       },
     })
   }
@@ -198,12 +202,14 @@ export class ItemSender {
   sendSteps(
     exchange: ItemExchange,
     status: 200 | 206,
+    ranges: readonly ByteRange[],
     source: Source,
     job: Pick<SendJob, 'steps' | 'offThread' | 'head' | 'refuse'>,
   ): void {
     const { res, item } = exchange
     const { queue, transfersMax, observer } = this.#parts
     if (queue.active >= transfersMax) {
+      observer.read?.(item, 'unhealthy', ranges)
       return refuseExchange(observer, exchange, new EdgeError('OVERLOADED', 'too many transfers at once'), 1)
     }
     queue.start({
@@ -211,8 +217,9 @@ export class ItemSender {
       item,
       ...job,
       done: (outcome, sentBytes) => {
-        if (outcome !== 'refused')
-          noteAnswer(observer, exchange, outcome === 'sent' ? status : 499, source, sentBytes)
+        if (outcome === 'refused') return
+        observer.read?.(item, source === 'miss' || source === 'partial' ? 'fetched' : source, ranges)
+        noteAnswer(observer, exchange, outcome === 'sent' ? status : 499, source, sentBytes)
       },
     })
   }
@@ -231,6 +238,7 @@ export class ItemSender {
     const { observer, library, handOver } = this.#parts
     if (handOver) return handOver(req, res)
     const giveUp = (error: unknown): void => {
+      if (req.method === 'GET') observer.read?.(item, missOf(error), ranges)
       const more = ['Cache-Status', `towerlight; fwd=${source}`]
       refuseExchange(observer, exchange, asItemAbsent(error, item), library.retryAfterSeconds(item), more)
     }

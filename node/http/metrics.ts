@@ -11,6 +11,7 @@ import { Counter, Gauge, type Metric, Registry } from 'prom-client'
 import { isEdgeError } from '../../manifests/errors.ts'
 import type { AnswerSource } from './item-headers.ts'
 import { MergedMetrics } from './merged-metrics.ts'
+import { Reads } from './reads.ts'
 
 /** The histogram counts the pause between its own ticks, this long when nothing delays them. */
 const DELAY_TICK_MS = 20
@@ -29,6 +30,7 @@ export class HttpMetrics implements Disposable {
   readonly registry: Registry
   /** Of the node's other processes. */
   readonly others = new MergedMetrics()
+  readonly reads: Reads
   readonly #series = new Map<string, Series>()
   readonly #recent: { tier?: string; status?: number; series?: Series } = {}
   readonly #faults: Counter<'code'>
@@ -36,8 +38,9 @@ export class HttpMetrics implements Disposable {
   readonly #saved: Counter<'coding'>
   readonly #delay: ReturnType<typeof monitorEventLoopDelay>
 
-  constructor(registry = new Registry()) {
+  constructor(registry = new Registry(), now: () => number = Date.now) {
     this.registry = registry
+    this.reads = new Reads(now)
     this.#delay = monitorEventLoopDelay({ resolution: DELAY_TICK_MS })
     this.#delay.enable()
     this.#faults = new Counter({
@@ -60,6 +63,7 @@ export class HttpMetrics implements Disposable {
     })
     registry.registerMetric(this.#histogram())
     registry.registerMetric(this.#bytesSent())
+    this.#readMetrics()
     this.#processGauges()
   }
 
@@ -147,6 +151,43 @@ export class HttpMetrics implements Disposable {
         labels: { tier, status },
         value: bytes,
       })),
+    )
+  }
+
+  #readMetrics(): void {
+    const counted = (what: 'requests' | 'bytes') => () =>
+      [...this.reads.all].map(({ dataset, priority, outcome, [what]: value }) => ({
+        labels: { outcome, dataset, class: `P${priority}` },
+        value,
+      }))
+    const outcomes = 'memory, hot, warm: hits; fetched, absent: misses of content; unhealthy: of health.'
+    const requests = collected(
+      'tower_reads_total',
+      `Requests for items. ${outcomes}`,
+      'counter',
+      counted('requests'),
+    )
+    const bytes = collected(
+      'tower_read_bytes_total',
+      `Bytes asked for. ${outcomes}`,
+      'counter',
+      counted('bytes'),
+    )
+    this.registry.registerMetric(requests)
+    this.registry.registerMetric(bytes)
+    const { registry, reads } = this
+    gauge(
+      registry,
+      'tower_hit_ratio_recent',
+      'Share of requests that were hits, last hours.',
+      () => reads.drift.recent,
+    )
+    gauge(registry, 'tower_hit_ratio_baseline', 'The same, last weeks.', () => reads.drift.baseline)
+    gauge(
+      registry,
+      'tower_hit_ratio_drift_alert',
+      '1 when the last hours are well below the last weeks.',
+      () => (reads.drift.alert ? 1 : 0),
     )
   }
 

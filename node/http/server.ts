@@ -16,7 +16,8 @@ import {
 } from 'node:http'
 import type { Logger } from 'pino'
 import { EdgeError } from '../../manifests/errors.ts'
-import type { Library } from '../library.ts'
+import type { ByteRange } from '../../manifests/extent.ts'
+import type { Library, OpenItem } from '../library.ts'
 import { AccessLog } from './access-log.ts'
 import type { AppListener } from './app.ts'
 import { BufferPool } from './buffer-pool.ts'
@@ -58,6 +59,8 @@ export interface NodeServerParts {
    */
   readonly handOver?: (req: IncomingMessage, res: ServerResponse) => void
   readonly metrics?: HttpMetrics
+  /** Somebody asked for bytes of an item, here or not: what planners learn from. */
+  readonly onAsked?: (item: OpenItem) => void
   readonly log?: Logger
   readonly now?: () => number
 }
@@ -106,7 +109,7 @@ export interface NodeServer extends AsyncDisposable {
 
 export function createNodeServer(parts: NodeServerParts, given: Partial<NodeServerLimits> = {}): NodeServer {
   const limits = { ...LIMITS, ...given }
-  const metrics = parts.metrics ?? new HttpMetrics()
+  const metrics = parts.metrics ?? new HttpMetrics(undefined, parts.now)
   const accessLog = parts.log && new AccessLog(parts.log)
   const observer: AnswerObserver = {
     answered(req, status, source, bytes, seconds) {
@@ -117,6 +120,16 @@ export function createNodeServer(parts: NodeServerParts, given: Partial<NodeServ
       metrics.fault(error)
       if (error instanceof EdgeError && error.code === 'CHUNK_ABSENT') return
       parts.log?.warn({ err: error }, 'a read failed')
+    },
+    read(item, outcome, ranges) {
+      metrics.reads.count(item, outcome, bytesOf(item, ranges))
+      if (outcome === 'memory') return
+      item.used(ranges)
+      parts.onAsked?.(item)
+    },
+    asked(item) {
+      item.used()
+      parts.onAsked?.(item)
     },
   }
   const memory = new MemoryTier(limits.memoryBytesMax)
@@ -174,6 +187,12 @@ export function createNodeServer(parts: NodeServerParts, given: Partial<NodeServ
     close,
     [Symbol.asyncDispose]: () => close(0),
   }
+}
+
+/** @param ranges none: all of it. */
+function bytesOf({ sizeBytes }: OpenItem, ranges: readonly ByteRange[]): number {
+  if (ranges.length === 0) return sizeBytes
+  return ranges.reduce((sum, { first, last }) => sum + last + 1 - first, 0)
 }
 
 function listenerOf(

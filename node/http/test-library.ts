@@ -47,6 +47,7 @@ export class TestItem implements OpenItem, Disposable {
   readonly root
   readonly mediaType: string
   readonly publishedAtMs: number
+  readonly priority = 1
   readonly chunks: readonly (ChunkRef & { readonly start: number })[]
   readonly faults: Faults = {
     tier: 'hot',

@@ -17,7 +17,7 @@ import type { Quarantine } from './quarantine.ts'
 import { SMALL_BYTES_MAX } from './schema.ts'
 import type { SmallBlocks } from './small-blocks.ts'
 import type { Space } from './space.ts'
-import type { DiskTier } from './store.ts'
+import { ASKED_FOR, type DiskTier } from './store.ts'
 import type { Tiers } from './tiers.ts'
 
 const WRITES_AT_ONCE = 4
@@ -59,7 +59,7 @@ export class Admission {
     }
 
     const id = before?.id ?? table.idForNew(cid)
-    let tier = await this.#place(id, bytes.length)
+    let tier = await this.#place(id, bytes.length, why === ASKED_FOR && !before?.held)
     try {
       await this.#makeRoom(tier, bytes.length)
       if (bytes.length > SMALL_BYTES_MAX) tier = await this.#writeSomewhere(id, tier, cid, bytes)
@@ -78,14 +78,14 @@ export class Admission {
   }
 
   /** What the books say may be too little by now: somebody may have given space back. */
-  async #place(id: number, sizeBytes: number): Promise<DiskTier> {
+  async #place(id: number, sizeBytes: number, isAskedFor: boolean): Promise<DiskTier> {
     const { tiers } = this.#parts
     try {
-      return tiers.place(id, sizeBytes)
+      return tiers.place(id, sizeBytes, isAskedFor)
     } catch (error) {
       if (!isEdgeError(error, 'STORE_FULL')) throw error
       await this.#adaptToDisk()
-      return tiers.place(id, sizeBytes)
+      return tiers.place(id, sizeBytes, isAskedFor)
     }
   }
 

@@ -1,5 +1,5 @@
 /**
- * The store over a folder (DESIGN section 5):
+ * The store over a folder:
  *
  *   owner.lock · store-format · node.db · hot/extents-v1/ · warm/extents-v1/ · ballast
  *
@@ -27,6 +27,7 @@ import { scrub } from './scrubber.ts'
 import type {
   ContentStore,
   DiskTier,
+  Expected,
   HealSource,
   Hold,
   NumberedNode,
@@ -46,6 +47,7 @@ const EMPTY = rawCidOf(sha256Of(''))
 const HEAL_MS = 2000
 const NODES_AT_ONCE = 100
 const HOLDS_AT_ONCE = 200
+const TOLD_AT_ONCE = 500
 
 /** @throws EdgeError `STORE_LOCKED`, `STORE_READ_ONLY`, `STORE_FORMAT`, `STORE_FULL` */
 export async function openStore(options: StoreOptions): Promise<ContentStore> {
@@ -139,6 +141,19 @@ class TowerStore implements ContentStore {
     if (!this.#parts.owner || cid === EMPTY) return
     const row = this.#parts.table.find(cid)
     this.#parts.tiers.touch(row?.id ?? this.#parts.table.idForNew(cid), sizeBytes, row?.tier != null)
+  }
+
+  async expect(expected: Iterable<Expected>): Promise<void> {
+    if (!this.#parts.owner) return
+    const { table, tiers } = this.#parts
+    tiers.expectAnew()
+    let told = 0
+    for (const { cid, sizeBytes, requestsPerDay } of expected) {
+      const row = table.find(cid)
+      if (!row?.tier && requestsPerDay === 0) continue
+      tiers.expect(row?.id ?? table.idForNew(cid), sizeBytes, requestsPerDay, row?.tier != null)
+      if (++told % TOLD_AT_ONCE === 0) await new Promise(resolve => setImmediate(resolve))
+    }
   }
 
   node(cid: Cid): Uint8Array | undefined {
@@ -312,6 +327,7 @@ class TowerStore implements ContentStore {
       hotBytesMax: this.#options.hotBytesMax,
       warmBytes: usedBytes - hotBytes,
       warmBytesMax: this.#options.warmBytesMax,
+      capacityBytes: tiers.capacityBytes,
       heldBytes: exemptBytes,
       reservedBytes: this.#reservations.bytes,
       quarantined: quarantine.size,

@@ -29,6 +29,7 @@ import { Turns } from './turns.ts'
 
 const OPEN_FILES_MAX = 256
 const UNMAKEABLE_MS = 5000
+const PASSING_BYTES_MAX = 256 * 1024 * 1024
 
 export class StoreParts {
   readonly owner: boolean
@@ -102,7 +103,12 @@ export class StoreParts {
       this.files,
     )
     this.tiers = new Tiers(
-      { ...this.#shared(), reader: this.reader, onGone: (cid, bytes) => this.went(cid, bytes) },
+      {
+        ...this.#shared(),
+        reader: this.reader,
+        onGone: (cid, bytes) => this.went(cid, bytes),
+        passingBytesMax: options.passingBytesMax ?? PASSING_BYTES_MAX,
+      },
       this.newPolicy(),
       hotBytesMax + warmBytesMax,
       hotBytesMax,

@@ -17,6 +17,8 @@ import type { Reservation } from './reservations.ts'
 /** Why an extent may not be evicted (I4). */
 export type Hold = 'pinned' | 'mustHave'
 export type DiskTier = 'hot' | 'warm'
+/** Why an extent is admitted that somebody waits for: it is kept if the tier policy wants it. */
+export const ASKED_FOR = 'demand'
 
 export interface ContentStore extends AsyncDisposable {
   /** The data folder. */
@@ -35,6 +37,12 @@ export interface ContentStore extends AsyncDisposable {
   /** Somebody asked for the extent, here or not: what the tier policy learns from. Once a request. */
   touch(cid: Cid, sizeBytes: number): void
 
+  /**
+   * A planner's view of things, in place of that before: requests per day that it expects of extents,
+   * here or on their way; 0 for those that should leave first.
+   */
+  expect(expected: Iterable<Expected>): Promise<void>
+
   /** A dag-pb block, hashed again when the last time is more than a second ago. */
   node(cid: Cid): Uint8Array | undefined
   /** The same, with its links at hand. @throws EdgeError `CATALOG_INVALID` when it is no node of our form. */
@@ -50,7 +58,7 @@ export interface ContentStore extends AsyncDisposable {
    * The same extent again changes nothing, unless the one here is damaged: then it is replaced.
    *
    * @param rule how to cut the bytes when the extent's node is not here.
-   * @param why for the operator who asks (I10): `fill`, `heal`, `demand`, …
+   * @param why for the operator who asks (I10): `fill`, `heal`, …; see `ASKED_FOR`.
    * @throws EdgeError `CHUNK_CORRUPT`, `STORE_FULL`, `STORE_READ_ONLY`
    */
   admitExtent(cid: Cid, bytes: Uint8Array, rule: ChunkRule, why: string): Promise<void>
@@ -113,6 +121,12 @@ export interface ContentStore extends AsyncDisposable {
   settled(): Promise<void>
 }
 
+export interface Expected {
+  readonly cid: Cid
+  readonly sizeBytes: number
+  readonly requestsPerDay: number
+}
+
 export interface NumberedNode {
   readonly number: number
   readonly cid: Cid
@@ -147,6 +161,8 @@ export interface StoreUsage {
   readonly hotBytesMax: number
   readonly warmBytes: number
   readonly warmBytesMax: number
+  /** What both may hold together now: less than their maxima where the disk has less. */
+  readonly capacityBytes: number
   readonly heldBytes: number
   readonly reservedBytes: number
   readonly quarantined: number
@@ -213,6 +229,8 @@ export interface StoreOptions {
   readonly mode?: 'owner' | 'reader'
   /** The learned one (docs/tiers.md), when not given. Called again if the database had to be replaced. */
   readonly policy?: (capacityBytes: number, hotBytesMax: number) => TierPolicy
+  /** What is fetched for somebody and not kept stays up to so many bytes, beside the capacities. */
+  readonly passingBytesMax?: number
   /** Files held open for reading. */
   readonly openFilesMax?: number
   /** How long a heal may take. */

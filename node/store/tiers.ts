@@ -15,6 +15,7 @@ import type { ExtentFiles } from './extent-files.ts'
 import type { ExtentReader } from './extent-reader.ts'
 import type { BriefRow, ExtentTable, Located } from './extent-table.ts'
 import type { OpenFiles } from './open-files.ts'
+import { Passing } from './passing.ts'
 import type { Decision, Exemption, TierPolicy } from './policy/policy.ts'
 import type { Quarantine } from './quarantine.ts'
 import { HELD } from './schema.ts'
@@ -37,6 +38,8 @@ export interface TierParts {
   readonly turns: Turns<Cid>
   readonly now: () => number
   readonly onGone: (cid: Cid, sizeBytes: number) => void
+  /** What was fetched for somebody and is not kept: so much of it stays for a moment. */
+  readonly passingBytesMax: number
 }
 
 export class Tiers {
@@ -44,6 +47,9 @@ export class Tiers {
   #policy: TierPolicy
   /** Extents whose place may not be what the policy wants. */
   readonly #restless = new Set<number>()
+  readonly #passing: Passing
+  /** Requests per day that a plan expects of extents which are still to come. */
+  readonly #expected = new Map<number, number>()
   #moving: Promise<void> | undefined
   #loaded = false
   /** Requests that came before the policy knew what is here: key, size, time. */
@@ -54,6 +60,7 @@ export class Tiers {
   constructor(parts: TierParts, policy: TierPolicy, capacityBytes: number, hotBytesMax: number) {
     this.#parts = parts
     this.#policy = policy
+    this.#passing = new Passing(parts.passingBytesMax)
     this.#capacity = { capacityBytes, hotBytesMax }
   }
 
@@ -66,6 +73,7 @@ export class Tiers {
     this.#policy = policy
     this.#loaded = false
     this.#restless.clear()
+    this.#expected.clear()
     this.#touches = []
   }
 
@@ -103,15 +111,30 @@ export class Tiers {
     const seconds = this.#parts.now() / 1000
     if (this.#loaded) {
       const decision = this.#policy.request(key, sizeBytes, seconds, here)
-      if (here) this.#apply(decision, key)
+      if (here) this.#asked(key, decision)
     } else if (this.#touches.length < TOUCHES_KEPT_MAX) this.#touches.push([key, sizeBytes, seconds, here])
   }
 
+  /** What is on its way through may have been taken by that, and then has a place of its own. */
+  #asked(key: number, decision: Decision): void {
+    this.#apply(decision, key)
+    if (decision.outcome === 'hit') return
+    if (decision.outcome === 'admit') this.#passing.delete(key)
+    else if (this.#passing.has(key)) return
+    this.#restless.add(key)
+    this.#move()
+  }
+
   /**
-   * A place for an extent that is about to be written; until `settle`, it cannot be evicted.
+   * A place for an extent that is about to be written; until `settle`, it cannot be evicted. What is
+   * fetched because somebody asked passes through: whether it is kept is decided when it is read.
    * @throws EdgeError `STORE_FULL`
    */
-  place(key: number, sizeBytes: number): DiskTier {
+  place(key: number, sizeBytes: number, isAskedFor: boolean): DiskTier {
+    if (isAskedFor && !this.#policy.placeOf(key)) {
+      const { capacityBytes, hotBytesMax } = this.#capacity
+      return capacityBytes > hotBytesMax ? 'warm' : 'hot'
+    }
     const decision = this.#policy.exempt(key, sizeBytes, 'inFill')
     if (decision.outcome === 'reject') {
       throw new EdgeError('STORE_FULL', `${sizeBytes} bytes do not fit beside what may not be evicted`)
@@ -123,18 +146,41 @@ export class Tiers {
   /** The extent was written, and is held as its row says. */
   settle(key: number, sizeBytes: number, held: number): void {
     this.#holdAll(key, sizeBytes, held)
-    this.#policy.release(key, 'inFill')
-    this.#restless.add(key)
-    this.#move()
+    if (this.#policy.placeOf(key)) {
+      this.#policy.release(key, 'inFill')
+      const expected = this.#expected.get(key)
+      if (expected !== undefined) this.#apply(this.#policy.admit(key, sizeBytes, expected), key)
+      this.#passing.delete(key)
+      this.#restless.add(key)
+    } else for (const gone of this.#passing.add(key, sizeBytes)) this.#restless.add(gone)
+    this.#expected.delete(key)
+    if (this.#restless.size > 0) this.#move()
+  }
+
+  /**
+   * What a plan expects of an extent: a floor under its value until somebody asks for it; 0 lets it
+   * go first.
+   * @param here whether it is on disk; of one that is not, it is remembered until it comes or the
+   * next plan begins (`expectAnew`).
+   */
+  expect(key: number, sizeBytes: number, requestsPerDay: number, here: boolean): void {
+    if (!this.#loaded) return
+    if (this.#policy.placeOf(key)) this.#apply(this.#policy.admit(key, sizeBytes, requestsPerDay), key)
+    else if (!here) this.#expected.set(key, requestsPerDay)
+  }
+
+  expectAnew(): void {
+    this.#expected.clear()
   }
 
   /** It could only be written elsewhere. */
   misplaced(key: number, sizeBytes: number, tier: DiskTier): void {
-    this.#policy.adopt(key, sizeBytes, tier)
+    if (this.#policy.placeOf(key)) this.#policy.adopt(key, sizeBytes, tier)
   }
 
   /** It was not written after all, or is gone. */
   forget(key: number): void {
+    this.#passing.delete(key)
     this.#policy.remove(key)
   }
 
@@ -231,7 +277,7 @@ export class Tiers {
     const row = this.#parts.table.byId(key)
     if (!row?.tier) return
     const wanted = this.#policy.placeOf(key)
-    if (wanted === row.tier) return
+    if (wanted === row.tier || (wanted === null && this.#passing.has(key))) return
     try {
       if (wanted === null) await this.#evict(row)
       else await this.#moveTo(row, row.tier, wanted)
