@@ -9,6 +9,7 @@
 import type { Dispatcher } from 'undici'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import { Lane, type LaneOptions } from './lane.ts'
+import { Rhythm } from './rhythm.ts'
 import { Tuner } from './tuning.ts'
 import { Account, count } from './wire-account.ts'
 import { STALL, stallGuarded, withDeadline, type StallRule } from './stall.ts'
@@ -58,6 +59,7 @@ class HttpUpstream implements Upstream {
   readonly #options: HttpUpstreamOptions
   readonly #stall: StallRule
   readonly #tuner: Tuner
+  readonly #rhythm: Rhythm
   readonly #idle: Lane[] = []
   readonly #all = new Set<Lane>()
   readonly #waiting: (() => void)[] = []
@@ -77,6 +79,7 @@ class HttpUpstream implements Upstream {
     this.#options = options
     this.#stall = options.stall ?? STALL
     this.#tuner = new Tuner(options.connectionsMax ?? CONNECTIONS_MAX)
+    this.#rhythm = new Rhythm(options.connectionsMax ?? CONNECTIONS_MAX)
     this.#cost = { ...GUESS, connectionsMax: options.connectionsMax ?? CONNECTIONS_MAX }
   }
 
@@ -110,7 +113,17 @@ class HttpUpstream implements Upstream {
 
   async *readSpan(path: string, span: Span, options: SpanOptions): AsyncGenerator<Uint8Array> {
     if (span.length === 0) return
-    yield* this.#exchange(path, span, options, (answer, body) => {
+    const { offset, length } = span
+    const firstBytes = this.#rhythm.firstBytesOf(length)
+    using _running = this.#rhythm.begin()
+    yield* this.#readPart(path, { offset, length: firstBytes }, options)
+    if (firstBytes === length) return
+    const rest = { offset: offset + firstBytes, length: length - firstBytes }
+    yield* this.#readPart(path, rest, { ...options, urgent: true })
+  }
+
+  #readPart(path: string, span: Span, options: SpanOptions): AsyncGenerator<Uint8Array> {
+    return this.#exchange(path, span, options, (answer, body) => {
       if (answer.statusCode === 206) return this.#partial(path, span, answer, body)
       this.#ranges = false
       if (span.offset > (options.skipBytesMax ?? Infinity))
@@ -224,6 +237,7 @@ class HttpUpstream implements Upstream {
   ): Promise<Answer> {
     for (let attempt = 0; ; attempt++) {
       const stalled = new AbortController()
+      const since = performance.now()
       account.asked()
       try {
         const answer = lane.client.request({
@@ -232,11 +246,11 @@ class HttpUpstream implements Upstream {
           headers,
           signal: AbortSignal.any([signal, stalled.signal]),
         })
-        return await withDeadline(
-          answer,
-          Math.min(this.#stall.ms, this.#tuner.tuning.silenceMs),
-          `${this.#origin}${target}`,
-        )
+        const what = `${this.#origin}${target}`
+        const ms = Math.min(this.#stall.ms, this.#tuner.tuning.silenceMs)
+        const answered = await withDeadline(answer, ms, what)
+        this.#rhythm.answered(performance.now() - since)
+        return answered
       } catch (error) {
         stalled.abort()
         const closed =

@@ -18,6 +18,7 @@ import { fetchWhole } from './fetch-whole.ts'
 import type { Releases } from './releases.ts'
 import type { Purpose, Upstream } from './upstream.ts'
 
+const MANIFESTS_AT_ONCE = 4
 const DENYLIST_BYTES_MAX = 4 * 1024 * 1024
 
 export interface RefreshTools {
@@ -59,13 +60,18 @@ export async function refresh(tools: RefreshTools, options: Abortable): Promise<
       for (const { role, code, message } of state.problems)
         problems.push({ what: `role ${role}`, code, message })
       const accepted: string[] = []
-      for (const dataset of datasetsOf(state).filter(tools.wants)) {
-        try {
-          if (await acceptManifest(dataset, state, upstream, tools, options)) accepted.push(dataset)
-        } catch (error) {
-          note(dataset, error)
+      const datasets = datasetsOf(state).filter(tools.wants).values()
+      // some at a time: a far link's round trips would add up
+      const acceptNext = async () => {
+        for (const dataset of datasets) {
+          try {
+            if (await acceptManifest(dataset, state, upstream, tools, options)) accepted.push(dataset)
+          } catch (error) {
+            note(dataset, error)
+          }
         }
       }
+      await Promise.all(Array.from({ length: MANIFESTS_AT_ONCE }, acceptNext))
       await acceptDenylist(state, upstream, tools, options).catch(
         (error: unknown) => void note(DENYLIST_TARGET, error),
       )
