@@ -178,7 +178,7 @@ function handOver(runtime, [script, ...rest]) {
   const isTower = script === 'node/cli/tower' // it knows with what settings it runs best
   const env = {
     ...process.env,
-    TOWER_RUNTIME: runtime,
+    TOWERLIGHT_RUNTIME: runtime,
     PATH: [BIN, process.env.PATH, SYSTEM_BIN].filter(Boolean).join(delimiter),
   }
   const [program, ...full] = isTower ? [file, ...rest] : [runtime, file, ...rest]

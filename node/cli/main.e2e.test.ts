@@ -28,6 +28,17 @@ describe('tower', () => {
     expect(JSON.parse(stdout)).toMatchObject({ data: join(folder.path, '.towerlight') })
   })
 
+  it('is what the bootstrap hands over to, with settings that it knows', async () => {
+    await using folder = await mkdtempDisposable(join(tmpdir(), 'towerlight-cli-'))
+    const bootstrap = join(import.meta.dirname, 'bootstrap.mjs')
+    const { code, stdout, stderr } = await tower([bootstrap, 'config', '--json'], {
+      command: process.execPath,
+      cwd: folder.path,
+    })
+    expect([code, stderr]).toEqual([0, ''])
+    expect(JSON.parse(stdout)).toMatchObject({ data: join(folder.path, '.towerlight') })
+  })
+
   it.each([
     [['confg'], /^error USAGE: unknown command 'confg'\n\(Did you mean config\?\)/],
     [['config', '--x'], /^error USAGE: unknown option '--x'\n {2}→ see --help\n$/],
