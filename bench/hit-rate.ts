@@ -17,6 +17,7 @@ import { POLICIES, replay } from './hit-rate/always.ts'
 import { runForecast, runLru, runOurs, type LinkResult, type World } from './hit-rate/intermittent.ts'
 import { catalogOf, contactWindows, neighbourRequests, randomOf, type Links } from './hit-rate/link-model.ts'
 import { offlineLimits } from './hit-rate/offline.ts'
+import { publishedTogether, runRealNode } from './hit-rate/real-node.ts'
 import { runRival } from './hit-rate/real-rivals.ts'
 import { median, medianRatios } from './hit-rate/tally.ts'
 import { loadTrace, withoutUnlogged } from './trace.ts'
@@ -31,6 +32,7 @@ const { values } = parseArgs({
     seeds: { type: 'string', default: '5' },
     neighbours: { type: 'string', default: '0' },
     rivals: { type: 'boolean', default: false },
+    http: { type: 'boolean', default: false },
   },
 })
 if (values.trace === undefined) throw new Error('--trace FILE is missing')
@@ -39,8 +41,9 @@ const capacity = Number(values.capacity)
 const capacityBytes = Math.floor(trace.footprintBytes * capacity)
 const seeds = Array.from({ length: Number(values.seeds) }, (_, n) => n + 1)
 
-const result =
-  values.links === 'always' ? alwaysOn() : values.links === 'nightly' ? windows('nightly') : windows('harsh')
+const links: Links | undefined =
+  values.links === 'always' ? undefined : values.links === 'nightly' ? 'nightly' : 'harsh'
+const result = values.http ? await overHttp() : links ? windows(links) : alwaysOn()
 console.log(
   JSON.stringify({
     bench: 'hit',
@@ -75,9 +78,24 @@ function alwaysOn() {
   }
 }
 
+/** The node itself, on one seed's link, beside the same policy and planner in process on the same world. */
+async function overHttp() {
+  if (!links) {
+    const { policy, alpha, lru, bound, feasible, ...inProcess } = alwaysOn()
+    const real = await runRealNode({ trace, capacityBytes })
+    return { policy, alpha, ...real, inProcess, lru, bound, feasible }
+  }
+  const cut = withoutUnlogged(trace)
+  const random = randomOf(101)
+  const catalog = publishedTogether(catalogOf(cut, random))
+  const world: World = { trace: cut, catalog, windows: contactWindows(cut, links, random), capacityBytes }
+  const inProcess = runOurs(world, { seed: 1, weighted: false, freshness: true, neighbours: [] })
+  const real = await runRealNode(world)
+  return { policy: 'learned', ...real, inProcess, lru: runLru(world), forecast: runForecast(world) }
+}
+
 /** On one seed's link: a run takes minutes. */
 async function realRivals() {
-  const links = values.links === 'always' ? undefined : values.links === 'nightly' ? 'nightly' : 'harsh'
   const cut = links ? withoutUnlogged(trace) : trace
   const open = links && contactWindows(cut, links, randomOf(101))
   return {

@@ -124,7 +124,7 @@ export function createNodeServer(parts: NodeServerParts, given: Partial<NodeServ
     read(item, outcome, ranges) {
       metrics.reads.count(item, outcome, bytesOf(item, ranges))
       if (outcome === 'memory') return
-      item.used(ranges)
+      item.used(ranges.length > 0 ? ranges : undefined)
       parts.onAsked?.(item)
     },
     asked(item) {

@@ -56,6 +56,10 @@ export class LruTiers implements TierPolicy {
     return place ? { ...KEPT, place } : this.#insert(key, sizeBytes)
   }
 
+  admitAsked(key: number, sizeBytes: number): Decision {
+    return this.admit(key, sizeBytes)
+  }
+
   exempt(key: number, sizeBytes: number, why: Exemption): Decision {
     const already = this.#exempt.get(key)
     if (already) {

@@ -25,6 +25,7 @@ import type { Turns } from './turns.ts'
 
 const ROWS_AT_ONCE = 500
 const TOUCHES_KEPT_MAX = 20_000
+const MISSED_MAX = 20_000
 
 export interface TierParts {
   readonly table: ExtentTable
@@ -48,6 +49,8 @@ export class Tiers {
   /** Extents whose place may not be what the policy wants. */
   readonly #restless = new Set<number>()
   readonly #passing: Passing
+  /** Asked for and not here, of late. */
+  readonly #missed = new Set<number>()
   /** Requests per day that a plan expects of extents which are still to come. */
   readonly #expected = new Map<number, number>()
   #moving: Promise<void> | undefined
@@ -112,6 +115,8 @@ export class Tiers {
     if (this.#loaded) {
       const decision = this.#policy.request(key, sizeBytes, seconds, here)
       if (here) this.#asked(key, decision)
+      else this.#missed.add(key)
+      if (this.#missed.size > MISSED_MAX) this.#missed.clear()
     } else if (this.#touches.length < TOUCHES_KEPT_MAX) this.#touches.push([key, sizeBytes, seconds, here])
   }
 
@@ -152,7 +157,12 @@ export class Tiers {
       if (expected !== undefined) this.#apply(this.#policy.admit(key, sizeBytes, expected), key)
       this.#passing.delete(key)
       this.#restless.add(key)
-    } else for (const gone of this.#passing.add(key, sizeBytes)) this.#restless.add(gone)
+    } else {
+      for (const gone of this.#passing.add(key, sizeBytes)) this.#restless.add(gone)
+      // it may come after its bytes were given, chunk by chunk
+      if (this.#missed.has(key)) this.#asked(key, this.#policy.admitAsked(key, sizeBytes))
+    }
+    this.#missed.delete(key)
     this.#expected.delete(key)
     if (this.#restless.size > 0) this.#move()
   }

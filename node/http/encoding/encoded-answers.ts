@@ -58,7 +58,7 @@ export class EncodedAnswers {
       return true
     }
     if (kept === 'as-it-is') return false
-    if (exchange.fields.isNewSecond(exchange.nowMs)) item.used()
+    if (exchange.fields.isNewSecond(exchange.nowMs)) this.#parts.observer.asked?.(item)
     this.#send(exchange, first, kept, 'memory')
     return true
   }
@@ -112,7 +112,7 @@ export class EncodedAnswers {
     }
     if (pieces.length > 0) {
       const refuse = (): void => this.#sendAsItIs(exchange, variant)
-      return sender.sendSteps(exchange, 200, source, {
+      return sender.sendSteps(exchange, 200, [], source, {
         steps: verified(encoded),
         offThread: false,
         head,
@@ -123,6 +123,7 @@ export class EncodedAnswers {
       observer.fault(damaged(sha256))
       return this.#sendAsItIs(exchange, variant)
     }
+    observer.read?.(item, source, [])
     head()
     res.end(bytes)
     noteAnswer(observer, exchange, 200, source, bytes.length)

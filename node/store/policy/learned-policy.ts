@@ -85,10 +85,15 @@ export class LearnedPolicy implements TierPolicy {
     this.#changes?.note(slot)
 
     if (resident) return this.#stay(slot)
-    const worth = this.#worth(slot, this.#demand.logRateSoon(slot, sizeBytes / this.#capacityBytes))
-    const victims = reachable ? this.#victimsFor(sizeBytes, worth) : undefined
-    if (victims === undefined) return this.#turnAway(slot)
-    return this.#settle(slot, victims)
+    return reachable ? this.#offer(slot) : this.#turnAway(slot)
+  }
+
+  admitAsked(key: number, sizeBytes: number): Decision {
+    const slot = this.#known(key, sizeBytes)
+    const resident = this.#unqueue(slot)
+    this.#resized(slot, sizeBytes)
+    this.#changes?.note(slot)
+    return resident ? this.#stay(slot) : this.#offer(slot)
   }
 
   admit(key: number, sizeBytes: number, requestsPerDay: number): Decision {
@@ -261,6 +266,14 @@ export class LearnedPolicy implements TierPolicy {
     const demoted: number[] = []
     const place = this.#offerToHot(slot, demoted) ? 'hot' : 'warm'
     return { outcome: 'admit', place, evict, demote: this.#demotedKeys(demoted), promote: false }
+  }
+
+  /** Just requested, and not here yet. */
+  #offer(slot: number): Decision {
+    const sizeBytes = this.#slots.size[slot]!
+    const logRate = this.#demand.logRateSoon(slot, sizeBytes / this.#capacityBytes)
+    const victims = this.#victimsFor(sizeBytes, this.#worth(slot, logRate))
+    return victims === undefined ? this.#turnAway(slot) : this.#settle(slot, victims)
   }
 
   #turnAway(slot: number): Decision {

@@ -59,6 +59,11 @@ export interface TierPolicy extends KeepPolicy {
    */
   admit(key: number, sizeBytes: number, requestsPerDay: number): Decision
   /**
+   * Offers bytes that somebody asked for a moment ago, when they were not here (`request` has counted
+   * that): kept when worth more than what would have to leave.
+   */
+  admitAsked(key: number, sizeBytes: number): Decision
+  /**
    * Keeps `key` whatever it is worth: pinned, must-have, or being filled. Others leave for it.
    * What cannot fit beside all that is exempt already is rejected, and nothing is evicted.
    */
