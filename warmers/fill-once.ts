@@ -153,7 +153,8 @@ async function* planAll(request: Omit<FillRequest, 'queue'>): AsyncGenerator<Fil
     } catch (error) {
       // what was accepted before can be completed without news
       request.signal.throwIfAborted()
-      if (!isEdgeError(error) || !error.retryable || request.releases.releases().length === 0) throw error
+      const isHopeless = request.upstreams.length === 0 || request.releases.releases().length === 0
+      if (!isEdgeError(error) || !error.retryable || isHopeless) throw error
       failures++
       yield { type: 'failed', ...failureOf('', error) }
     }

@@ -314,6 +314,15 @@ describe('the node', () => {
     expect((await alone.stop()).code).toBe(0)
   })
 
+  it('says that there is no upstream, also to a node that knows releases and lacks some of their content', async () => {
+    const data = join(world.folder, 'data-of-unfinished')
+    await cp(join(world.data, 'trust-v1'), join(data, 'trust-v1'), { recursive: true })
+    const env = { TOWER_DATA: data, TOWER_UPSTREAM: '' }
+    const none = { code: 3, error: 'UPSTREAM_UNREACHABLE', says: /set TOWER_UPSTREAM/ }
+    await expectFailure(['plan'], env, none)
+    await expectFailure(['fill', '--once'], env, none)
+  })
+
   it('takes no root that is wrong', async () => {
     const root = (name: string) => ({ TOWER_ROOT: join(world.folder, name), ...ownData(`data-of-${name}`) })
     await writeFile(join(world.folder, 'no-root'), '{"signed":{}}')
