@@ -9,7 +9,7 @@ ipfs init --empty-repo --profile server,pebbleds >/dev/null # fails where there 
 
 # Blocks, and what Kubo knows of files: synced. Pins on their own: see "Kubo" in docs/pinning.md.
 ipfs config --json Datastore.Spec '{"type":"mount","mounts":[
-  {"mountpoint":"/pins","type":"pebbleds","path":"pins","disableWAL":true,"memTableSize":65536},
+  {"mountpoint":"/pins","type":"pebbleds","path":"pins","disableWAL":true,"memTableSize":262144,"memTableStopWritesThreshold":8},
   {"mountpoint":"/","type":"pebbleds","path":"pebbleds","memTableSize":33554432}]}'
 rm -r "$IPFS_PATH/pebbleds" # empty as yet
 printf %s '{"mounts":[{"mountpoint":"/pins","path":"pins","type":"pebbleds"},{"mountpoint":"/","path":"pebbleds","type":"pebbleds"}],"type":"mount"}' \

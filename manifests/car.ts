@@ -7,6 +7,9 @@
 import { CID_BYTES, type Cid, cidBytes } from './cid.ts'
 import type { DagNode } from './extent.ts'
 
+/** Larger blocks are handed on as they are. */
+const COPIED_BYTES_MAX = 32 * 1024
+
 /** @param roots at least one. @param blocks in any order; each is written as it comes. */
 export async function* carOf(
   roots: readonly Cid[],
@@ -15,7 +18,13 @@ export async function* carOf(
   const header = carHeader(roots)
   yield Buffer.concat([varint(header.length), header])
   for await (const { cid, bytes } of blocks) {
-    yield Buffer.concat([varint(CID_BYTES + bytes.length), cidBytes(cid), bytes])
+    const head = [varint(CID_BYTES + bytes.length), cidBytes(cid)]
+    if (bytes.length < COPIED_BYTES_MAX) {
+      yield Buffer.concat([...head, bytes])
+    } else {
+      yield Buffer.concat(head)
+      yield bytes
+    }
   }
 }
 

@@ -15,6 +15,8 @@ const HEAD = Buffer.from(
 const TAIL = Buffer.from(`\r\n--${BOUNDARY}--\r\n`)
 /** Small blocks are gathered into pieces of this size: a write to the socket each costs more than a copy. */
 const PIECE_BYTES = 256 * 1024
+/** From here on a copy costs more. */
+const LARGE_BYTES = 32 * 1024
 
 /**
  * @returns what Kubo says of each root, as it has pinned it or failed to.
@@ -25,7 +27,7 @@ export async function importCar(
   archive: AsyncIterable<Uint8Array>,
   { signal }: Abortable,
 ): Promise<PinOutcome[]> {
-  const url = new URL('/api/v0/dag/import?pin-roots=true&silent=false', apiUrl)
+  const url = new URL('/api/v0/dag/import?pin-roots=true&silent=false&fast-provide-root=false', apiUrl)
   const { statusCode, body } = await request(url, {
     method: 'POST',
     headers: { 'Content-Type': `multipart/form-data; boundary=${BOUNDARY}` },
@@ -53,16 +55,22 @@ function outcomeIn(line: string): PinOutcome[] {
   return [pinned.PinErrorMsg ? { root, error: new Error(pinned.PinErrorMsg) } : { root }]
 }
 
+/** Large blocks go as they are; what lies between them is gathered. */
 async function* inLargePieces(archive: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   let gathered: Uint8Array[] = [HEAD]
   let sizeBytes = HEAD.length
   for await (const piece of archive) {
-    gathered.push(piece)
-    sizeBytes += piece.length
-    if (sizeBytes < PIECE_BYTES) continue
-    yield gathered.length === 1 ? piece : Buffer.concat(gathered)
-    gathered = []
-    sizeBytes = 0
+    const isLarge = piece.length >= LARGE_BYTES
+    if (!isLarge) {
+      gathered.push(piece)
+      sizeBytes += piece.length
+    }
+    if (gathered.length > 0 && (isLarge || sizeBytes >= PIECE_BYTES)) {
+      yield Buffer.concat(gathered)
+      gathered = []
+      sizeBytes = 0
+    }
+    if (isLarge) yield piece
   }
   gathered.push(TAIL)
   yield Buffer.concat(gathered)

@@ -5,10 +5,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { homedir, tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 
 export interface TestServer extends AsyncDisposable {
   readonly url: string
@@ -49,28 +50,30 @@ export function haveServer(name: 'ipfs' | 'minio'): boolean {
   return false
 }
 
-/**
- * A private Kubo: no bootstrap peers, no routing, no swarm beyond loopback. With Pebble, which syncs
- * once a pin, where LevelDB syncs five times.
- */
-export async function startKubo(): Promise<KuboServer> {
+const KUBO_INIT = fileURLToPath(new URL('../../deploy/kubo-init.sh', import.meta.url))
+
+/** A private Kubo, set up as docs/pinning.md says. @param plain Kubo's own settings for how it stores. */
+export async function startKubo({ plain = false } = {}): Promise<KuboServer> {
   const folder = await mkdtemp(join(tmpdir(), 'tower-kubo-'))
-  const [api, gateway, swarm] = await freePorts(3)
-  const env = { ...process.env, IPFS_PATH: folder, IPFS_TELEMETRY: 'off' }
-  await runProgram('ipfs', ['init', '--empty-repo', '--profile', 'test,pebbleds'], env)
-  const settings: [string, string][] = [
-    ['Addresses.API', JSON.stringify(`/ip4/127.0.0.1/tcp/${api}`)],
-    ['Addresses.Gateway', JSON.stringify(`/ip4/127.0.0.1/tcp/${gateway}`)],
-    ['Addresses.Swarm', JSON.stringify([`/ip4/127.0.0.1/tcp/${swarm}`])],
-    ['Bootstrap', '[]'],
-    ['Routing.Type', '"none"'],
-    ['Gateway.NoFetch', 'true'],
-    ['Datastore.HashOnRead', 'true'],
-    ['AutoTLS.Enabled', 'false'],
-    ['AutoConf.Enabled', 'false'],
-  ]
-  for (const [key, value] of settings) await runProgram('ipfs', ['config', '--json', key, value], env)
-  return await launchKubo(folder, api ?? 0, gateway ?? 0)
+  const [api = 0, gateway = 0] = await freePorts(2)
+  const env = {
+    ...process.env,
+    PATH: `${process.env['PATH'] ?? ''}${delimiter}${SERVER_CACHE}`,
+    IPFS_PATH: folder,
+    IPFS_TELEMETRY: 'off',
+    KUBO_API: `/ip4/127.0.0.1/tcp/${api}`,
+    KUBO_GATEWAY: `/ip4/127.0.0.1/tcp/${gateway}`,
+  }
+  await runProgram('sh', [KUBO_INIT], env)
+  if (plain) await storeAsKuboDoes(folder, env)
+  return await launchKubo(folder, api, gateway)
+}
+
+/** For comparison: blocks, pins and all else as `ipfs init --profile pebbleds` has them. */
+async function storeAsKuboDoes(folder: string, env: NodeJS.ProcessEnv): Promise<void> {
+  const spec = { type: 'pebbleds', path: 'pebbleds' }
+  await runProgram('ipfs', ['config', '--json', 'Datastore.Spec', JSON.stringify(spec)], env)
+  await writeFile(join(folder, 'datastore_spec'), JSON.stringify({ path: 'pebbleds', type: 'pebbleds' }))
 }
 
 async function launchKubo(folder: string, api: number, gateway: number): Promise<KuboServer> {
@@ -135,11 +138,14 @@ function programOf(name: 'ipfs' | 'minio'): string {
 }
 
 async function runProgram(
-  name: 'ipfs' | 'minio',
+  name: 'ipfs' | 'sh',
   args: readonly string[],
   env: NodeJS.ProcessEnv,
 ): Promise<Buffer> {
-  const child = spawn(programOf(name), args, { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const child = spawn(name === 'sh' ? name : programOf(name), args, {
+    env,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   const failure: Buffer[] = []
   child.stderr.on('data', (piece: Buffer) => failure.push(piece))
   const closed = once(child, 'close')
