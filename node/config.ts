@@ -71,6 +71,11 @@ const Settings = z.strictObject({
     .describe('processes beside the owner that receive fills; 0 = it does so itself; needs Redis'),
   refreshSeconds: count.min(1).default(300).describe('time between looks for new releases'),
   ipfsApi: listOf(httpUrl).default([]).describe("Kubo's RPC addresses: pins, and healing"),
+  ipfsReplicas: z
+    .string()
+    .regex(/^[1-9]\d?(-[1-9]\d?)?$/, 'a number such as 2, or least and most such as 1-2, is needed')
+    .optional()
+    .describe('copies of each pin over the Kubo hosts, least-most; absent = on every host'),
   s3Url: httpUrl.optional().describe('S3 bucket http://KEY:SECRET@host:port/bucket: pins, and healing'),
   peers: listOf(httpUrl).default([]).describe('other nodes nearby, to fill and heal from before the link'),
   scrubDays: count
@@ -107,6 +112,7 @@ const VARIABLES = {
   fillWorkers: 'TOWER_FILL_WORKERS',
   refreshSeconds: 'TOWER_REFRESH_SECONDS',
   ipfsApi: 'TOWER_IPFS_API',
+  ipfsReplicas: 'TOWER_IPFS_REPLICAS',
   s3Url: 'TOWER_S3_URL',
   peers: 'TOWER_PEERS',
   scrubDays: 'TOWER_SCRUB_DAYS',

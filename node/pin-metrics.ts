@@ -21,6 +21,7 @@ export interface MeasuredPins {
       readonly provedAtMs: number | null
     }[]
   }[]
+  replicas(): { readonly under: number | null } | undefined
 }
 
 export interface Measured {
@@ -78,6 +79,10 @@ export function registerPinMetrics(
     ['target'],
     () => (pins?.report() ?? []).map(({ target, lost }) => [{ target }, lost] as const),
   )
+  measure('tower_pin_under_replicated', 'Pins with fewer copies in Kubo than wished.', [], () => {
+    const under = pins?.replicas()?.under
+    return under === null || under === undefined ? [] : [[{}, under] as const]
+  })
   measure(
     'tower_heals',
     'Damaged content that was healed, by what was wrong with it and where its bytes came from.',

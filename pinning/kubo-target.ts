@@ -29,8 +29,11 @@ export interface KuboOptions {
 
 /** Where our files are in Kubo's mutable file system. */
 const FILES = '/towerlight'
+const SETTLED = 'settled-v1'
 /** Kubo must not look for blocks elsewhere: we know the other places ourselves. */
 const HERE_ONLY = { offline: true }
+/** What is in the database is had without waiting: others get their turn after so long. */
+const TURN_MS = 5
 /** Calls under way together. */
 const UNPINNED_AT_ONCE = 32
 
@@ -38,6 +41,7 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
   const [{ create }, { CID }] = await Promise.all([import('kubo-rpc-client'), import('multiformats/cid')])
   const client = create({ url: options.apiUrl })
   const { apiUrl, callMs, importMs } = options
+  const files = filesOf(client, callMs)
 
   return {
     name: options.name ?? 'kubo',
@@ -117,7 +121,10 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
       }
     },
 
-    files: filesOf(client, callMs),
+    // Kubo syncs its blocks before it notes a new root of its mutable file system, and not for pins
+    settle: ({ signal }) => files.write(SETTLED, Buffer.from(`${Date.now()}`), { signal }),
+
+    files,
   }
 }
 
@@ -213,12 +220,16 @@ async function* blocksOf(
 ): AsyncGenerator<DagNode> {
   const { cutIntoBlocks } = await import('./item-blocks.ts')
   const sent = new Set<Cid>()
+  let turnEnds = performance.now() + TURN_MS
   for (const item of items) {
     try {
       for await (const block of cutIntoBlocks(item, options)) {
         if (sent.has(block.cid)) continue
         sent.add(block.cid)
         yield block
+        if (performance.now() < turnEnds) continue
+        await new Promise(resolve => setImmediate(resolve))
+        turnEnds = performance.now() + TURN_MS
       }
     } catch (error) {
       failed.set(item.root, error instanceof Error ? error : new Error(String(error)))

@@ -17,13 +17,16 @@ import { librarySource, type PinWorld, storedItem } from './library-source.ts'
 import { openPinRecord, type PinCount, type PinRecord, type PinRow } from './pin-record.ts'
 import type { PinFiles, PinTarget } from './pin-target.ts'
 import { retryDelayMs } from './plan-pins.ts'
-import { reconcile, type RoundProgress, type RoundReport } from './reconciler.ts'
+import { type PinSource, reconcile, type RoundProgress, type RoundReport } from './reconciler.ts'
+import { type HostState, parseReplication, Replicas, type ReplicasReport } from './replicas.ts'
 import { type KeptFile, keepFiles } from './repo-keeper.ts'
 
 export interface PinServiceOptions extends PinWorld {
   /** Where `pins.db` is. */
   readonly folder: string
   readonly ipfsApi: readonly string[]
+  /** Copies over these hosts, `1-2`; absent: on every one. */
+  readonly ipfsReplicas?: string | undefined
   readonly s3Url?: string | undefined
   /** What an empty node needs beside content: metadata and manifests, by path. */
   readonly view: () => readonly KeptFile[]
@@ -32,6 +35,8 @@ export interface PinServiceOptions extends PinWorld {
   readonly now?: () => number
   /** Between two rounds in which nothing failed. */
   readonly lookMs?: number
+  /** From when on others stand in for a Kubo host that is away. */
+  readonly standInAfterMs?: number
   readonly onEvent?: (event: PinEvent) => void
 }
 
@@ -78,6 +83,8 @@ export interface PinService extends AsyncDisposable {
   /** One round with every target, now. */
   once(options: Abortable): AsyncGenerator<PinEvent>
   report(): readonly PinTargetReport[]
+  /** Of the pins in Kubo; undefined with fewer than two hosts. */
+  replicas(): ReplicasReport | undefined
   /** Targets that are away are not asked. @throws EdgeError `PIN_REFUSED` with the shortfall in bytes */
   mustHaveRoom(bytes: number, options: Abortable): Promise<void>
   list(request: { readonly target?: string | undefined }): Generator<PinRow>
@@ -86,6 +93,7 @@ export interface PinService extends AsyncDisposable {
 }
 
 const LOOK_MS = 30_000
+const STAND_IN_AFTER_MS = 60_000
 const CALL_MS = 5000
 const IMPORT_MS = 3 * 60_000
 const S3_CALL_MS = 30_000
@@ -104,6 +112,8 @@ interface Tended {
   readonly guard: GuardedTarget
   state: PinTargetReport['state']
   error: string | null
+  /** Since when it is away, without a pause. */
+  awaySinceMs: number | undefined
   roundAtMs: number | undefined
   progress: RoundProgress | null
   provedBytes: number
@@ -117,6 +127,7 @@ class Service implements PinService {
   readonly #record: PinRecord
   readonly #tended: readonly Tended[]
   readonly #now: () => number
+  readonly #replicas: Replicas
   #wake = new AbortController()
   #snapshotDay = -1
   #running: Promise<unknown> | undefined
@@ -130,6 +141,7 @@ class Service implements PinService {
       guard,
       state: 'not asked yet',
       error: null,
+      awaySinceMs: undefined,
       roundAtMs: undefined,
       progress: null,
       provedBytes: 0,
@@ -137,6 +149,12 @@ class Service implements PinService {
       lost: 0,
       failures: 0,
     }))
+    this.#replicas = new Replicas({
+      hosts: this.#tended.filter(({ guard }) => guard.kind === 'ipfs').map(({ guard }) => guard.name),
+      replication: parseReplication(options.ipfsReplicas, options.ipfsApi.length),
+      record: this.#record,
+      stateOf: name => this.#stateOf(name),
+    })
   }
 
   get targets() {
@@ -167,9 +185,15 @@ class Service implements PinService {
   report(): readonly PinTargetReport[] {
     const counts = this.#record.summary()
     return this.#tended.map(({ guard: { name, kind }, roundAtMs, ...tended }) => ({
-      ...tended,
       target: name,
       kind,
+      state: tended.state,
+      error: tended.error,
+      progress: tended.progress,
+      provedBytes: tended.provedBytes,
+      disproved: tended.disproved,
+      lost: tended.lost,
+      failures: tended.failures,
       roundAt: roundAtMs === undefined ? null : new Date(roundAtMs).toISOString(),
       pins: counts
         .filter(({ target }) => target === name)
@@ -177,15 +201,19 @@ class Service implements PinService {
     }))
   }
 
+  replicas(): ReplicasReport | undefined {
+    return this.#options.ipfsApi.length < 2 ? undefined : this.#replicas.report
+  }
+
   async mustHaveRoom(bytes: number, options: Abortable): Promise<void> {
+    const rooms = new Map<string, number>()
     for (const { guard } of this.#tended) {
       const roomBytes = await guard.use(target => target.roomBytes(options), options).catch(() => undefined)
-      if (roomBytes === undefined || roomBytes >= bytes) continue
-      throw new EdgeError(
-        'PIN_REFUSED',
-        `${guard.name} is ${bytes - roomBytes} bytes short of room for ${bytes}`,
-      )
+      if (roomBytes !== undefined) rooms.set(guard.name, roomBytes)
     }
+    const [short] = this.#replicas.shortfalls(bytes, rooms)
+    if (!short) return
+    throw new EdgeError('PIN_REFUSED', `${short.where} ${short.bytes} bytes short of room for ${bytes}`)
   }
 
   *list({ target }: { readonly target?: string | undefined }): Generator<PinRow> {
@@ -239,7 +267,7 @@ class Service implements PinService {
   /** Never throws: what went wrong is in the report. */
   async #round(tended: Tended, options: Abortable, tell: (event: PinEvent) => void): Promise<void> {
     const { guard } = tended
-    const source = librarySource(this.#options, guard.kind)
+    const source = this.#sourceFor(guard)
     const onProgress = (progress: RoundProgress) => {
       tended.progress = progress
       tell({ type: 'progress', ...progress })
@@ -248,16 +276,19 @@ class Service implements PinService {
       const round = await guard.use(async target => {
         const tools = { target, source, record: this.#record, nowMs: this.#now, onProgress }
         const report = await reconcile(tools, options)
+        if (report.pinned > 0) await target.settle?.(options)
         await keepFiles(target.files, REPOSITORY_FOLDER, this.#options.view(), options)
         if (guard.kind === 's3') await this.#snapshot(target.files, options)
         return report
       }, options)
       tended.state = 'up'
       tended.error = null
+      tended.awaySinceMs = undefined
       tended.failures = 0
       tended.lost += round.lost
       tended.roundAtMs = this.#now()
       tell({ type: 'round', ...round })
+      if (guard.kind === 'ipfs') await this.#replicas.count()
       await this.#proveSome(tended, options, tell)
     } catch (error) {
       if (options.signal.aborted) return
@@ -265,12 +296,26 @@ class Service implements PinService {
         ? error
         : { code: 'INTERNAL', message: error instanceof Error ? error.message : String(error) }
       tended.state = code === 'PIN_REFUSED' ? 'refused' : 'down'
+      tended.awaySinceMs = tended.state === 'down' ? (tended.awaySinceMs ?? this.#now()) : undefined
       tended.error = message
       tended.failures++
       tell({ type: 'failed', target: guard.name, code, message })
     } finally {
       tended.progress = null
     }
+  }
+
+  #sourceFor({ name, kind }: GuardedTarget): PinSource {
+    const source = librarySource(this.#options, kind)
+    if (kind !== 'ipfs') return source
+    return { ...source, wanted: async options => this.#replicas.share(name, await source.wanted(options)) }
+  }
+
+  #stateOf(name: string): HostState {
+    const { state, awaySinceMs } = this.#tended.find(({ guard }) => guard.name === name)!
+    if (state === 'refused') return 'full'
+    const standInAfterMs = this.#options.standInAfterMs ?? STAND_IN_AFTER_MS
+    return awaySinceMs !== undefined && this.#now() - awaySinceMs >= standInAfterMs ? 'away' : 'there'
   }
 
   async #snapshot(files: PinFiles, options: Abortable): Promise<void> {

@@ -26,6 +26,8 @@ export interface PinTarget {
    * @throws EdgeError `PIN_TARGET_DOWN`
    */
   pin(items: readonly PinItem[], options: PinOptions): Promise<readonly PinOutcome[]>
+  /** What was pinned before lies on its disk when this returns, where that is not so anyway. */
+  settle?(options: Abortable): Promise<void>
   /** Lets items go; blocks that another pinned item needs stay. Those that are not pinned are passed over. */
   unpin(roots: readonly Cid[], options: Abortable): Promise<void>
   /** The roots that the target says it keeps. @throws EdgeError `PIN_TARGET_DOWN` */

@@ -5,6 +5,7 @@ import { z } from 'zod'
 import { EdgeError } from '../../manifests/errors.ts'
 import type { Abortable } from '../../manifests/extent.ts'
 import type { PinTargetReport } from '../../pinning/pin-service.ts'
+import type { ReplicasReport } from '../../pinning/replicas.ts'
 import type { ControlMethods } from '../control.ts'
 import { isOperatorPin } from '../needs.ts'
 import type { Owner } from '../owner.ts'
@@ -23,6 +24,8 @@ export interface PinReport {
     readonly paths: readonly string[] | null
   }[]
   readonly targets: readonly PinTargetReport[]
+  /** Of the pins in Kubo, where there are several hosts. */
+  readonly replicas?: ReplicasReport
 }
 
 export interface PinAdded {
@@ -73,7 +76,8 @@ export function pinReportOf({ trust, library, pins }: Pick<Owner, 'trust' | 'lib
     const { ipfs = false, s3 = false, paths } = current?.pin ?? {}
     return ipfs || s3 ? [{ dataset, ipfs, s3, paths: paths ?? null }] : []
   })
-  return { wishes: trust.record.pins, policies, targets: pins?.report() ?? [] }
+  const replicas = pins?.replicas()
+  return { wishes: trust.record.pins, policies, targets: pins?.report() ?? [], ...(replicas && { replicas }) }
 }
 
 /** The node's own loop does it, or, where no node runs, this call. */

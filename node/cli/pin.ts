@@ -141,7 +141,7 @@ async function verify(flags: OwnerFlags): Promise<void> {
 }
 
 /** For `tower status`, too. Empty when nothing is pinned and there is nowhere to. */
-export function pinTextOf({ wishes, policies, targets }: PinReport): string[] {
+export function pinTextOf({ wishes, policies, targets, replicas }: PinReport): string[] {
   const asked = [
     ...policies.map(({ dataset, paths }) => (paths ? `${dataset} (${paths.join(', ')})` : dataset)),
     ...wishes,
@@ -152,6 +152,7 @@ export function pinTextOf({ wishes, policies, targets }: PinReport): string[] {
     ...(targets.length > 0
       ? targets.map(lineOf)
       : ['  nowhere but here: set TOWER_IPFS_API or TOWER_S3_URL']),
+    ...(replicas ? [replicaLine(replicas)] : []),
   ]
 }
 
@@ -162,6 +163,12 @@ function lineOf({ target, state, error, pins, progress }: PinTargetReport): stri
     proofs.every(at => at !== null) && proofs.length > 0 ? `, proven since ${timeOf(proofs[0] ?? null)}` : ''
   const under = progress ? `, ${progress.done} of ${progress.total} under way` : ''
   return `  ${target}: ${state}${error === null ? '' : ` (${error})`}; ${counts.join(', ') || 'no pins'}${proven}${under}`
+}
+
+function replicaLine({ min, max, hosts, under }: NonNullable<PinReport['replicas']>): string {
+  const copies = min === max ? `${min}` : `${min} to ${max}`
+  const short = under === null ? '' : `; ${under} pins have fewer`
+  return `  Kubo: ${copies} copies of each on ${hosts} hosts${short}`
 }
 
 function timeOf(ms: number | null): string {
