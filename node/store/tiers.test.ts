@@ -1,7 +1,8 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import type { ContentStore } from './store.ts'
+import { LearnedPolicy } from './policy/learned-policy.ts'
+import { ASKED_FOR, type ContentStore } from './store.ts'
 import {
   admit,
   extentFor,
@@ -84,6 +85,69 @@ describe('tiers', () => {
     expect(tiersOf(store, small)).toEqual([null, null, null, null, warm, warm, warm, warm, hot, hot])
     for (const { cid, bytes } of small.slice(4))
       expect((await store.readExtent(cid, UNHURRIED)).equals(bytes)).toBe(true)
+  })
+})
+
+describe('what was fetched because somebody asked', () => {
+  const ask = (store: ContentStore, { cid, bytes }: TestExtent) =>
+    store.admitExtent(cid, bytes, 'fastcdc-v1', ASKED_FOR)
+
+  it('passes through: it evicts nothing, is read meanwhile, and leaves when others have come after it', async () => {
+    await using folder = await temporaryFolder()
+    await using store = await openTestStore(folder.path, { ...capacities, passingBytesMax: 2 * MIB })
+    await fill(store, extents.slice(0, 7))
+    for (const extent of extents.slice(7)) {
+      await ask(store, extent)
+      expect((await store.readExtent(extent.cid, UNHURRIED)).equals(extent.bytes)).toBe(true)
+    }
+    await store.settled()
+    expect(tiersOf(store, extents.slice(0, 7))).not.toContain(null)
+    expect(tiersOf(store, extents.slice(7))).toEqual([null, warm, warm])
+    expect(await filesOf(folder.path)).toBe(9)
+  })
+
+  it('is kept when the policy wants it: asked for before it came, or while it was here', async () => {
+    await using folder = await temporaryFolder()
+    await using store = await openTestStore(folder.path, { ...capacities, passingBytesMax: 0 })
+    await fill(store, extents.slice(0, 7))
+    store.touch(extents[7]!.cid, MIB)
+    await ask(store, extents[7]!)
+    await ask(store, extents[8]!)
+    store.touch(extents[8]!.cid, MIB)
+    await ask(store, extents[9]!)
+    await store.settled()
+    expect(store.has(extents[7]!.cid) && store.has(extents[8]!.cid)).toBe(true)
+    expect(store.usage().extents).toBe(8) // seven, and the last one on its way through
+  })
+
+  it('is no more than the tiers hold after a restart', async () => {
+    await using folder = await temporaryFolder()
+    {
+      await using store = await openTestStore(folder.path, capacities)
+      await fill(store, extents.slice(0, 7))
+      await ask(store, extents[8]!)
+      await store.settled()
+      expect(await filesOf(folder.path)).toBe(8)
+    }
+    await using store = await openTestStore(folder.path, capacities)
+    await store.settled()
+    expect(await filesOf(folder.path)).toBe(7)
+  })
+})
+
+describe('what a plan expects', () => {
+  it('stays until it is used, and what it gives up leaves first', async () => {
+    await using folder = await temporaryFolder()
+    const policy = (capacityBytes: number, hotBytesMax: number) =>
+      new LearnedPolicy({ capacityBytes, hotBytesMax })
+    await using store = await openTestStore(folder.path, { ...capacities, policy })
+    const of = ({ cid }: TestExtent, requestsPerDay: number) => ({ cid, sizeBytes: MIB, requestsPerDay })
+    await fill(store, extents.slice(0, 7))
+    const [given, ...kept] = extents.slice(0, 7)
+    await store.expect([of(given!, 0), ...kept.map(extent => of(extent, 5)), of(extents[7]!, 5)])
+    await fill(store, [extents[7]!])
+    expect(tiersOf(store, [given!])).toEqual([null])
+    expect([...kept, extents[7]!].every(({ cid }) => store.has(cid))).toBe(true)
   })
 })
 
