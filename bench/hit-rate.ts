@@ -2,14 +2,15 @@
  * What share of requests, and of bytes, does the node answer from what it keeps?
  *
  *     node bench/hit-rate.ts --trace FILE [--capacity 0.1] [--links always|nightly|harsh]
- *       [--policy NAME] [--alpha A] [--seeds N] [--neighbours N] [--rivals] [--http] [--svg FILE]
+ *       [--policy NAME] [--alpha A] [--seeds N] [--neighbours N] [--rivals] [--http] [--svg FOLDER]
  *
  * The workload is a trace of real requests (`bench/trace.ts`); `--capacity` is a share of the bytes
  * that it asks for, all tiers together. Always-on: every request counts, from a cold start. With
  * windows: `bench/hit-rate/link-model.ts`. Beside ours: LRU, what an offline cache could reach
  * (`bound` cannot be exceeded, `feasible` can be reached; with windows `forecast` knows 14 days), and
  * with `--rivals` real NGINX and Varnish given the same. Prints one JSON line; ratios are medians of
- * the seeds: those of the policy's sampling, with windows also those of the link.
+ * the seeds: those of the policy's sampling, with windows also those of the link. `--http` drives the
+ * node itself (`bench/hit-rate/real-node.ts`); `--svg` writes plots, on a link that is always up.
  */
 import { availableParallelism, cpus } from 'node:os'
 import { parseArgs } from 'node:util'
@@ -18,6 +19,7 @@ import { runForecast, runLru, runOurs, type LinkResult, type World } from './hit
 import { catalogOf, contactWindows, neighbourRequests, randomOf, type Links } from './hit-rate/link-model.ts'
 import { offlineLimits } from './hit-rate/offline.ts'
 import { publishedTogether, runRealNode } from './hit-rate/real-node.ts'
+import { writePlots } from './hit-rate/plots.ts'
 import { runRival } from './hit-rate/real-rivals.ts'
 import { median, medianRatios } from './hit-rate/tally.ts'
 import { loadTrace, withoutUnlogged } from './trace.ts'
@@ -33,6 +35,7 @@ const { values } = parseArgs({
     neighbours: { type: 'string', default: '0' },
     rivals: { type: 'boolean', default: false },
     http: { type: 'boolean', default: false },
+    svg: { type: 'string' },
   },
 })
 if (values.trace === undefined) throw new Error('--trace FILE is missing')
@@ -43,6 +46,7 @@ const seeds = Array.from({ length: Number(values.seeds) }, (_, n) => n + 1)
 
 const links: Links | undefined =
   values.links === 'always' ? undefined : values.links === 'nightly' ? 'nightly' : 'harsh'
+if (values.svg !== undefined) await writePlots(trace, capacity, values.svg, values.rivals)
 const result = values.http ? await overHttp() : links ? windows(links) : alwaysOn()
 console.log(
   JSON.stringify({

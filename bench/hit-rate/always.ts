@@ -6,6 +6,7 @@ import { Gdsf } from './policies/gdsf.ts'
 import { Lru } from './policies/lru.ts'
 import { S3Fifo } from './policies/s3-fifo.ts'
 import { Sieve } from './policies/sieve.ts'
+import { ValueLru } from './policies/value-lru.ts'
 import { WTinyLfu } from './policies/w-tiny-lfu.ts'
 import { Tally, type Ratios } from './tally.ts'
 
@@ -18,6 +19,7 @@ export interface PolicyOptions {
 export const POLICIES: Readonly<Record<string, (options: PolicyOptions) => KeepPolicy>> = {
   learned: ({ capacityBytes, alpha, seed }) =>
     new LearnedPolicy({ capacityBytes, hotBytesMax: Math.floor(capacityBytes / 5), alpha, seed }),
+  'value-lru': ({ capacityBytes, alpha, seed }) => new ValueLru(capacityBytes, alpha, seed),
   lru: ({ capacityBytes }) => new Lru(capacityBytes),
   sieve: ({ capacityBytes }) => new Sieve(capacityBytes),
   's3-fifo': ({ capacityBytes }) => new S3Fifo(capacityBytes),

@@ -41,6 +41,7 @@ export async function runRival(
   trace: Trace,
   capacityBytes: number,
   windows: readonly ContactWindow[] | undefined,
+  onRequest?: (hit: boolean) => void,
 ): Promise<(Ratios & { readonly sizesDividedBy: number }) | undefined> {
   if (!existsSync(PROGRAMS[name])) return undefined
   const volume = trace.size.reduce((sum, size) => sum + size, 0)
@@ -75,6 +76,7 @@ export async function runRival(
     const status = await statusOf(rival.socketPath, `/${key}/${body}`, agent)
     const hit = status === 200 && origin.asked === before
     if (seconds >= countFrom) tally.count(hit, trace.size[n]!)
+    onRequest?.(hit)
     if (status === 200 && !hit) await rival.fetched(rival.costOf(body))
   }
   return { ...tally.ratios, sizesDividedBy: divisor }
