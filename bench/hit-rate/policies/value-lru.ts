@@ -19,8 +19,7 @@ export class ValueLru implements KeepPolicy {
   readonly #alpha: number
   readonly #slots = new Slots()
   readonly #demand: Demand
-  /** Slots of what is here, by key. */
-  readonly #lru = new LRUCache<number, number>({ max: 1 << 24 })
+  readonly #lru = new LRUCache<number, true>({ max: 1 << 24 })
 
   constructor(capacityBytes: number, alpha: number, seed: number) {
     this.#capacityBytes = capacityBytes
@@ -38,11 +37,11 @@ export class ValueLru implements KeepPolicy {
     const victims = this.#victims(sizeBytes, this.#worth(slot, rate))
     if (!victims) return REJECT
     for (const victim of victims) {
-      this.usedBytes -= this.#slots.size[this.#lru.peek(victim)!]!
+      this.usedBytes -= this.#slots.size[this.#slots.find(victim)]!
       this.#lru.delete(victim)
     }
     this.#slots.size[slot] = sizeBytes
-    this.#lru.set(key, slot)
+    this.#lru.set(key, true)
     this.usedBytes += sizeBytes
     this.#demand.residents = this.#lru.size
     return admitted(victims)
@@ -56,8 +55,8 @@ export class ValueLru implements KeepPolicy {
     let missing = this.usedBytes + sizeBytes - this.#capacityBytes
     if (missing <= 0) return []
     const oldest: { key: number; slot: number; density: number }[] = []
-    for (const [key, slot = -1] of this.#lru.rentries()) {
-      if (slot < 0) continue
+    for (const key of this.#lru.rkeys()) {
+      const slot = this.#slots.find(key)
       const density = this.#demand.logRate(slot) - this.#alpha * Math.log2(this.#slots.size[slot]!)
       oldest.push({ key, slot, density })
       if (oldest.length === OLDEST) break
