@@ -1,10 +1,9 @@
 /** Fills over bad links: far, narrow, cut a hundred times, and losing half of all packets. */
-import { execFileSync, spawn } from 'node:child_process'
-import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { bytesOf } from '../node/store/testing.ts'
 import { fillOnce, type FillRequest } from './fill-once.ts'
+import { openFarSide } from './test-netns.ts'
 import { openSlowProxy } from './test-proxy.ts'
 import { STALL } from './stall.ts'
 import { openNode, openOrigin } from './test-world.ts'
@@ -70,88 +69,30 @@ describe('a link', () => {
   ])(
     'that loses %i percent each way gives at least %i KiB/s',
     async (lossPercent, leastKiBps) => {
-      const link = lossyLink(lossPercent)
-      if (!link)
-        return console.warn('NOT RUN: network namespaces, nftables and root are needed to lose packets')
-      using _link = link
+      using link = openFarSide({ lossPercent })
+      if (!link) return
       await using origin = await openOrigin()
       await origin.publish('media/films', { 'film.mp4': bytesOf('film', 3 * MIB) })
-      const child = spawn(
-        'ip',
-        [
-          'netns',
-          'exec',
-          link.name,
-          process.execPath,
-          join(import.meta.dirname, 'folder-process.ts'),
-          origin.folder,
-          link.address,
-        ],
-        { stdio: ['ignore', 'pipe', 'inherit'] },
-      )
-      try {
-        const port = await new Promise<string>(done =>
-          child.stdout.once('data', data => done(String(data).trim())),
-        )
-        await using node = await openNode(origin.root)
-        const upstream = node.upstream(new URL(`http://${link.address}:${port}/`), {
-          connectionsMax: 6,
-          stall: STALL,
-        })
-        let since = 0
-        let complete = false
-        for (let round = 0; round < 5 && !complete; round++) {
-          for await (const event of fillOnce(node.request([upstream], patient))) {
-            if (event.type === 'planned' && since === 0) since = performance.now()
-            if (event.type === 'done') complete = event.complete
-          }
+      const url = await link.serve(origin.folder)
+      await using node = await openNode(origin.root)
+      const upstream = node.upstream(url, {
+        connectionsMax: 6,
+        stall: STALL,
+      })
+      let since = 0
+      let complete = false
+      for (let round = 0; round < 5 && !complete; round++) {
+        for await (const event of fillOnce(node.request([upstream], patient))) {
+          if (event.type === 'planned' && since === 0) since = performance.now()
+          if (event.type === 'done') complete = event.complete
         }
-        const kibps = (3 * 1024) / ((performance.now() - since) / 1000)
-        console.log(JSON.stringify({ lossPercent, kibps: Number(kibps.toFixed(1)), wire: upstream.wire }))
-        expect(complete).toBe(true)
-        expect(kibps).toBeGreaterThan(leastKiBps)
-        expect(upstream.wire.bytesDown).toBeLessThan(3 * MIB * 1.1)
-      } finally {
-        child.kill()
       }
+      const kibps = (3 * 1024) / ((performance.now() - since) / 1000)
+      console.log(JSON.stringify({ lossPercent, kibps: Number(kibps.toFixed(1)), wire: upstream.wire }))
+      expect(complete).toBe(true)
+      expect(kibps).toBeGreaterThan(leastKiBps)
+      expect(upstream.wire.bytesDown).toBeLessThan(3 * MIB * 1.1)
     },
     590_000,
   )
 })
-
-/** A network namespace behind a pair of interfaces that drop packets at random; undefined where that cannot be had. */
-function lossyLink(
-  percent: number,
-): (Disposable & { readonly name: string; readonly address: string }) | undefined {
-  const name = `tl${process.pid % 10_000}`
-  const run = (line: string) => execFileSync('sh', ['-c', line], { stdio: 'pipe' })
-  const drop = `numgen random mod 100 < ${percent} drop`
-  const undo = () => {
-    for (const line of [`ip link del ${name}a`, `ip netns del ${name}`, `nft delete table inet ${name}`]) {
-      try {
-        run(line)
-      } catch {
-        // was not there
-      }
-    }
-  }
-  try {
-    run(
-      `ip netns add ${name} && ip link add ${name}a type veth peer name ${name}b && ip link set ${name}b netns ${name}`,
-    )
-    run(`ip addr add 10.213.7.1/30 dev ${name}a && ip link set ${name}a up gso_max_segs 1`)
-    run(
-      `ip netns exec ${name} sh -c 'ip addr add 10.213.7.2/30 dev ${name}b && ip link set ${name}b up gso_max_segs 1'`,
-    )
-    run(
-      `nft 'add table inet ${name}; add chain inet ${name} in { type filter hook input priority 0; }; add rule inet ${name} in iifname ${name}a ${drop}'`,
-    )
-    run(
-      `ip netns exec ${name} nft 'add table inet l; add chain inet l in { type filter hook input priority 0; }; add rule inet l in iifname ${name}b ${drop}'`,
-    )
-    return { name, address: '10.213.7.2', [Symbol.dispose]: undo }
-  } catch {
-    undo()
-    return undefined
-  }
-}
