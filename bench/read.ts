@@ -10,13 +10,16 @@
  * `ofBound` is the share of what a verified read must cost at least: (CPU of SHA-256 over the chunks
  * that cover the request + CPU of NGINX for the same request) / ours; 1 is the limit.
  *
+ * `busy` (only when named with --only): a node that fills, evicts and scrubs at the same time, 64 KiB ranges of a big item,
+ * first as fast as it can, then at 70 % of that; and how long the first byte of the big item takes then.
+ *
  * `towerlight-2` (only when named) is the node with a worker, both on one core. `towerlight-nginx` is the node behind our NGINX on the same core, `nginx-nginx` that NGINX in front of a plain
  * one (CPU of both together); `…-h2` over TLS and HTTP/2, by h2load. `fairness`: 48 small clients beside 16 bulk ones; what the small ones wait, what the bulk ones lose.
  *
  * Run as `node bench/read.ts [--seconds 3] [--rounds 3] [--servers nginx,towerlight,towerlight-nginx,varnish,node] [--only 1k,64k]
  * [--big-mib 256] [--items 5000]`; one JSON line per server and workload.
  */
-import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs'
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { availableParallelism, cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -24,6 +27,7 @@ import { rssMbOf } from './read/cpu.ts'
 import { type Load, type Measured, drive, driveHttp2 } from './read/load.ts'
 import {
   type BenchServer,
+  startBusyTowerlight,
   startFront,
   startNginx,
   startPlainNode,
@@ -32,6 +36,7 @@ import {
   startVarnish,
 } from './read/servers.ts'
 import { sha256Us } from './read/sha256.ts'
+import { OLD_BYTES } from './read/busy.ts'
 import { type Workload, workloads, writeFiles } from './read/workloads.ts'
 
 const { values } = parseArgs({
@@ -83,6 +88,7 @@ for (const workload of workloads(join(dir, 'files'), sizes)) {
 }
 if (!chosen || chosen.includes('fairness')) for (const server of servers) await fairness(server)
 
+if (chosen?.includes('busy')) await busy()
 if (!chosen || chosen.includes('h2')) {
   for (const server of servers) {
     if (server.httpsPort === undefined) continue
@@ -91,6 +97,70 @@ if (!chosen || chosen.includes('h2')) {
         await http2(server, server.httpsPort, workload)
     }
   }
+}
+
+/** What readers wait while the node has other work. Ranges never come from memory. */
+async function busy(): Promise<void> {
+  await using server = await startBusyTowerlight(place, CLIENT_CORE)
+  const ranges = [...workloads(join(dir, 'files'), sizes)].find(({ name }) => name === 'range')!
+  const options = { seconds: Number(values.seconds), core: CLIENT_CORE, dir }
+  const reported = (): Record<string, number> =>
+    existsSync(server.reportPath) ? JSON.parse(readFileSync(server.reportPath, 'utf8')) : {}
+  while ((reported()['bench/old'] ?? 0) >= OLD_BYTES || !reported()['bench/churn'])
+    await new Promise(resolve => setTimeout(resolve, 200)) // until it has to evict
+  const most = await drive(ranges, server, options)
+  const connections = 64
+  const rate = (0.7 * most.requests) / most.seconds
+  const thinkMs = (1000 * connections) / rate
+  const between = [Math.floor(thinkMs / 2), Math.ceil(thinkMs * 1.5)] as const
+  const before = reported()
+  const tiersBefore = await tiersOf(server.port)
+  const [measured, firstBytesMs] = await Promise.all([
+    drive({ ...ranges, name: 'busy', connections, thinkMs: between }, server, options),
+    firstBytes(server.port),
+  ])
+  const [after, tiers] = [reported(), await tiersOf(server.port)]
+  const mib = (dataset: string): number => rounded(((after[dataset] ?? 0) - (before[dataset] ?? 0)) / 1048576)
+  console.log(
+    JSON.stringify({
+      bench: 'read',
+      server: server.name,
+      size: 'busy',
+      rpsMost: Math.round(most.requests / most.seconds),
+      rps: Math.round(measured.requests / measured.seconds),
+      p50ms: measured.p50ms,
+      p99ms: measured.p99ms,
+      firstByteMsMax: rounded(Math.max(...firstBytesMs)),
+      filledMiB: mib('bench/churn'),
+      evictedMiB: -mib('bench/old'),
+      hot: tiers.hot - tiersBefore.hot,
+      warm: tiers.warm - tiersBefore.warm,
+      busy: rounded(measured.busy, 2),
+      rssMb: rounded(rssMbOf(server.pid)),
+    }),
+  )
+}
+
+/** Answers so far. */
+async function tiersOf(port: number): Promise<{ hot: number; warm: number }> {
+  const text = await (await fetch(`http://127.0.0.1:${port}/metrics`)).text()
+  const of = (tier: string): number =>
+    Number(new RegExp(`request_seconds_count\\{tier="${tier}",status="206"\\} (\\d+)`).exec(text)?.[1] ?? 0)
+  return { hot: of('hot'), warm: of('warm') }
+}
+
+async function firstBytes(port: number): Promise<number[]> {
+  const times: number[] = []
+  for (let i = 0; i < 10; i++) {
+    const startedMs = performance.now()
+    const { body } = await fetch(`http://127.0.0.1:${port}/data/bench/read/big`)
+    const reader = body!.getReader()
+    await reader.read()
+    times.push(performance.now() - startedMs)
+    await reader.cancel()
+    await new Promise(resolve => setTimeout(resolve, 100))
+  }
+  return times
 }
 
 /** The same small and middle items over TLS and HTTP/2. */
@@ -153,10 +223,14 @@ async function compare(workload: Workload): Promise<void> {
     }
   }
   const hashUs = sha256Us(workload.hashedBytes)
-  const nginxUs = best.get(nginx)?.cpuUsPerRequest
+  const usOf = (name: string): number | undefined =>
+    [...best].find(([server]) => server.name === name)?.[1].cpuUsPerRequest
   for (const [server, measured] of best) {
     const { requests, seconds, bodyBytes, cpuUsPerRequest, busy, p50ms, p99ms } = measured
     const mib = bodyBytes / requests / 1024 / 1024
+    // Behind a proxy the bound is the proxy in front of the plain one.
+    const isBehind = server.name.endsWith('-nginx')
+    const nginxUs = usOf(isBehind ? 'nginx-nginx' : 'nginx')
     console.log(
       JSON.stringify({
         bench: 'read',
@@ -172,7 +246,9 @@ async function compare(workload: Workload): Promise<void> {
         ...(nginxUs === undefined
           ? {}
           : {
-              ofBound: server.name === 'nginx' ? undefined : rounded((hashUs + nginxUs) / cpuUsPerRequest, 3),
+              ofBound: server.name.startsWith('nginx')
+                ? undefined
+                : rounded((hashUs + nginxUs) / cpuUsPerRequest, 3),
               timesNginx: rounded(cpuUsPerRequest / nginxUs, 2),
             }),
         sha256Us: rounded(hashUs),

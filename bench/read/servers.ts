@@ -54,23 +54,43 @@ export async function startPlainNode({ dir, core }: Place): Promise<BenchServer>
 export async function startNginx({ dir, core }: Place): Promise<BenchServer> {
   const [home, port] = [join(dir, 'nginx'), await freePort()]
   mkdirSync(home, { recursive: true })
-  const temps = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
-    kind => `${kind}_temp_path ${home}/${kind};`,
-  )
-  writeFileSync(
-    join(home, 'nginx.conf'),
-    `worker_processes 1; daemon off; pid ${home}/pid; error_log ${home}/error.log;
-events { worker_connections 8192; }
-http {
-  ${temps.join(' ')}
-  access_log off; sendfile on; tcp_nopush off; keepalive_requests 1000000000; open_file_cache max=200000;
-  server { listen 127.0.0.1:${port}; location /data/bench/read/ { alias ${join(dir, 'files')}/; } }
-}
-`,
-  )
+  const server = `server { listen 127.0.0.1:${port}; location /data/bench/read/ { alias ${join(dir, 'files')}/; } }`
+  writeFileSync(join(home, 'nginx.conf'), nginxConf(home, server))
   const child = pinned(core, ['nginx', '-c', join(home, 'nginx.conf')])
   await answers(port)
   return holding('nginx', port, Number(readFileSync(join(home, 'pid'), 'utf8')), child)
+}
+
+/**
+ * A node that fills, evicts and scrubs while it serves. Its upstream is a link of some 16 MB/s, on the
+ * clients' core.
+ */
+export async function startBusyTowerlight(
+  { dir, core }: Place,
+  originCore: number,
+): Promise<BenchServer & { readonly reportPath: string }> {
+  const [repository, home, port] = [join(dir, 'repository'), join(dir, 'origin'), await freePort()]
+  for (const folder of [repository, home]) mkdirSync(folder)
+  writeFileSync(
+    join(home, 'nginx.conf'),
+    nginxConf(home, `server { listen 127.0.0.1:${port}; root ${repository}; limit_rate 4m; }`),
+  )
+  const origin = pinned(originCore, ['nginx', '-c', join(home, 'nginx.conf')])
+  const reportPath = join(dir, 'busy.json')
+  const script = new URL('serve-node.ts', import.meta.url).pathname
+  const node = await startScript('towerlight', script, [join(dir, 'files')], core, {
+    BENCH_BUSY: `http://127.0.0.1:${port}/`,
+    BENCH_REPOSITORY: repository,
+    BENCH_REPORT: reportPath,
+  })
+  return {
+    ...node,
+    reportPath,
+    async [Symbol.asyncDispose]() {
+      await node[Symbol.asyncDispose]()
+      await holding('nginx', port, origin.pid as number, origin)[Symbol.asyncDispose]()
+    },
+  }
 }
 
 /**
@@ -124,6 +144,20 @@ export async function startVarnish(
   const child = pinned(core, ['varnishd', ...args])
   await answers(port)
   return holding('varnish', port, child.pid as number, child)
+}
+
+function nginxConf(home: string, server: string): string {
+  const temps = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+    kind => `${kind}_temp_path ${home}/${kind};`,
+  )
+  return `worker_processes 1; daemon off; pid ${home}/pid; error_log ${home}/error.log;
+events { worker_connections 8192; }
+http {
+  ${temps.join(' ')}
+  access_log off; sendfile on; tcp_nopush off; keepalive_requests 1000000000; open_file_cache max=200000;
+  ${server}
+}
+`
 }
 
 async function startScript(
