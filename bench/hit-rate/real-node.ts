@@ -33,7 +33,7 @@ export interface RealResult extends Ratios {
   readonly cpuUsPerRequest: number
 }
 
-/** Total volume of bodies that a run may have. */
+/** Bodies of a run; sizes are divided by 64 where they would be more. */
 const VOLUME_MAX = 1.2e9
 /** Virtual time begins here; any date will do. */
 const EPOCH_MS = Date.UTC(2024, 0, 1)
@@ -109,6 +109,7 @@ export async function runRealNode(world: RealWorld): Promise<RealResult> {
   let next = 0
   let open: ContactWindow | undefined
   let asked = 0
+  let plannedMs = -Infinity
   const cpuBefore = process.cpuUsage()
   for (const [n, key] of trace.key.entries()) {
     const seconds = trace.seconds[n]!
@@ -119,9 +120,11 @@ export async function runRealNode(world: RealWorld): Promise<RealResult> {
       } else if (windows?.[next] && windows[next]!.fromSeconds <= seconds) {
         open = windows[next++]!
         virtualMs = EPOCH_MS + open.fromSeconds * 1000
-        const hasNews = asked > 0 || datasets.some(({ publishedMs }) => publishedMs > virtualMs - 86_400_000)
-        if (!hasNews) continue // nobody asked since the last plan: it would be the same
+        const isNew = ({ publishedMs }: Published) => plannedMs < publishedMs && publishedMs <= virtualMs
+        const hasNews = asked > 0 || datasets.some(isNew)
+        if (!hasNews) continue // since the last plan: it would be the same
         asked = 0
+        plannedMs = virtualMs
         isUp = true
         const bytes = (open.bytesPerSecond * (open.toSeconds - open.fromSeconds)) / divisor
         await fill({ wireBytesMax: Math.ceil(bytes) + 100_000 })
@@ -147,7 +150,7 @@ function divisorOf(trace: Trace): number {
   // traces whose sizes are all 1 get bodies that the database holds
   if (trace.footprintBytes === trace.objects) return 1 / 3000
   const volume = trace.size.reduce((sum, size) => sum + size, 0)
-  return Math.max(1, 2 ** Math.ceil(Math.log2(volume / VOLUME_MAX)))
+  return volume > VOLUME_MAX ? 64 : 1
 }
 
 /** Items that are published about together are a dataset, and published with the first of them. */
