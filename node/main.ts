@@ -15,6 +15,7 @@ import type { Abortable, ChunkRef } from '../manifests/extent.ts'
 import { folderStorage } from '../manifests/publish/folder-storage.ts'
 import type { FillEvent } from '../warmers/fill-once.ts'
 import { readPower } from '../warmers/power.ts'
+import { openShedding } from '../warmers/shedding.ts'
 import { openWarmer, type Warmer, type WarmerEvent } from '../warmers/warmer.ts'
 import { controlSocketOf, ownerMethods, statusOf } from './cli/owner-methods.ts'
 import type { NodeConfig } from './config.ts'
@@ -65,11 +66,14 @@ export async function startNode(
   const config = receives ? { ...given, upstream: [pathToFileURL(`${repository}/`).href] } : given
   const owner = stack.use(await openOwner(config))
   const stop = new AbortController()
+  const lookAtPower = () => readPower(config.powerSupply)
+  const shedding = openShedding(lookAtPower)
+  await shedding.look()
   const warmer = openWarmer({
     links: owner.links,
     settings: owner.linkSettings,
     fill: ({ signal, ...work }) => owner.fill(work, { signal }),
-    readPower: () => readPower(config.powerSupply),
+    readPower: lookAtPower,
     refreshMs: config.refreshSeconds * 1000,
   })
   if (config.redisUrl && owner.linkSettings.some(({ windows }) => windows)) {
@@ -89,7 +93,7 @@ export async function startNode(
   const scrubbing = new Scrubbing({
     store: owner.store,
     days: config.scrubDays,
-    isAllowed: () => !warmer.shed.has('scrub'),
+    isAllowed: () => shedding.allows('scrub'),
   })
 
   const onAsked = ({ dataset, path, publishedAtMs }: OpenItem) =>
@@ -161,8 +165,9 @@ export async function startNode(
   stack.use(await serveControl(controlSocketOf(config, tmpdir()), methods))
 
   const keeping = config.upstream.length > 0 ? keepWarm(warmer, log, stop.signal) : Promise.resolve()
-  const isAllowed = () => !warmer.shed.has('pinning')
+  const isAllowed = () => shedding.allows('pinning')
   const beside = [
+    quietly(log, 'looking at the battery', stop.signal, signal => shedding.run({ signal })),
     quietly(log, 'pinning', stop.signal, async signal => owner.pins?.run({ signal, isAllowed })),
     quietly(log, 'scrubbing', stop.signal, signal => scrubbing.run({ signal })),
   ]

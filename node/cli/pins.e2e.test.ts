@@ -1,10 +1,15 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { encodeDenylist } from '../../manifests/tuf/denylist.ts'
 import { haveServer } from '../../pinning/testing/servers.ts'
 import { openS3Target } from '../../pinning/s3-target.ts'
 import { takeSnapshot } from '../../pinning/snapshot.ts'
 import type { RunningNode } from '../main.ts'
 import { fill, openPinWorld, type PinWorld, readAll, signal, untilPinned, upstreamOf } from './test-pins.ts'
 import { tower } from './testing.ts'
+
+const WAIT = { timeout: 20_000 }
 
 describe.runIf(haveServer('ipfs') && haveServer('minio'))('a node with Kubo and MinIO', () => {
   let world: PinWorld
@@ -39,6 +44,22 @@ describe.runIf(haveServer('ipfs') && haveServer('minio'))('a node with Kubo and 
     expect((await world.kubo.run('cat', film.root)).equals(world.files.get('large/film.mp4')!)).toBe(true)
   })
 
+  it('does not pin, and does not scrub, while the battery is low, also without an upstream', async () => {
+    const powerSupply = await world.folder()
+    await mkdir(join(powerSupply, 'BAT0'))
+    for (const [name, text] of Object.entries({ type: 'Battery', status: 'Discharging', capacity: '9' }))
+      await writeFile(join(powerSupply, 'BAT0', name), text)
+    await using dark = await world.start(await world.folder(), { ipfsApi: [world.kubo.url], powerSupply })
+    dark.owner.pins!.wake()
+    await vi.waitUntil(async () => {
+      const status = (await (await fetch(new URL('api/v1/status', dark.url))).json()) as {
+        scrub: { state: string }
+      }
+      return status.scrub.state === 'battery is low'
+    }, WAIT)
+    expect(dark.owner.pins!.report()).toMatchObject([{ state: 'not asked yet' }])
+  })
+
   it('proves by reading back, and says so in metrics and status', async () => {
     for await (const proof of node.owner.pins!.verify({ signal })) expect(proof.failed).toBe(0)
     const metrics = await (await fetch(new URL('metrics', node.url))).text()
@@ -48,6 +69,38 @@ describe.runIf(haveServer('ipfs') && haveServer('minio'))('a node with Kubo and 
       pins: { targets: { state: string }[] }
     }
     expect(status.pins.targets.map(({ state }) => state)).toEqual(['up', 'up'])
+  })
+
+  it('answers 410 for what is withdrawn, by path and by CID, and lets its pins go', async () => {
+    const { trust, library, pins: service } = node.owner
+    const paths = ['large/book.pdf', 'small/3.txt']
+    const items = paths.map(path => library.open('health/kept', path))
+    const addresses = items.flatMap(({ root }, at) => [
+      `data/health/kept/${paths[at]}`,
+      ...['', '?format=raw', '?format=car'].map(query => `ipfs/${root}${query}`),
+    ])
+    const statuses = async () =>
+      new Set(
+        await Promise.all(
+          addresses.map(async address => {
+            const { status, body } = await fetch(new URL(address, node.url), {
+              headers: { Accept: 'application/vnd.ipld.raw, */*' },
+            })
+            await body?.cancel()
+            return status
+          }),
+        ),
+      )
+    expect(await statuses()).toEqual(new Set([200]))
+    const denied = items.map(({ sha256 }) => ({ sha256, reason: 'a test' }))
+    await trust.update(record => ({ ...record, denylist: encodeDenylist(denied) }))
+    await vi.waitUntil(async () => (await statuses()).symmetricDifference(new Set([410])).size === 0, WAIT)
+    service!.wake()
+    await untilPinned(node, pins - items.length)
+    await trust.update(record => ({ ...record, denylist: undefined }))
+    await fill(node) // what was withdrawn is not kept
+    service!.wake()
+    await untilPinned(node, pins)
   })
 
   it.each([['kubo'], ['s3']])('an empty node restores from %s alone, and serves', async from => {
