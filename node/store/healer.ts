@@ -27,6 +27,8 @@ interface Flight {
   /** The chunk that it is for. */
   readonly offset: number
   readonly done: Promise<void>
+  /** As soon as that chunk is had; the rest of the extent may take longer. Never, when it is not. */
+  readonly had: Promise<void>
   /** Chunks that were had, by where they begin; for those who wait, though the extent could not be mended. */
   readonly chunks: Map<number, Buffer>
 }
@@ -49,7 +51,8 @@ export class Healer {
     for (let attempt = 0; attempt < 2; attempt++) {
       const running = this.#flights.get(extent)
       const flight = running ?? this.#start(extent, offset, chunk)
-      await untilAborted(flight.done, options.signal)
+      const enough = flight.offset === offset ? Promise.race([flight.had, flight.done]) : flight.done
+      await untilAborted(enough, options.signal)
       const bytes = await this.#chunkOf(flight, extent, offset, chunk, options)
       if (bytes) return bytes
       if (running?.offset === offset || !running) break // it was for our chunk: there is nothing more to try
@@ -82,10 +85,11 @@ export class Healer {
   }
 
   #start(extent: Cid, offset: number, chunk: ChunkRef): Flight {
-    const chunks = new Map<number, Buffer>()
+    const { promise: had, resolve } = Promise.withResolvers<void>()
+    const chunks = new HadChunks(offset, resolve)
     const signal = AbortSignal.timeout(this.#parts.healMs)
     const done = this.#mend(extent, offset, chunk, chunks, signal).finally(() => this.#flights.delete(extent))
-    const flight = { offset, done, chunks }
+    const flight = { offset, done, had, chunks }
     this.#flights.set(extent, flight)
     return flight
   }
@@ -222,6 +226,24 @@ export class Healer {
         throw error
       },
     )
+  }
+}
+
+/** Tells when the chunk that somebody waits for is there. */
+class HadChunks extends Map<number, Buffer> {
+  readonly #wanted: number
+  readonly #tell: () => void
+
+  constructor(wanted: number, tell: () => void) {
+    super()
+    this.#wanted = wanted
+    this.#tell = tell
+  }
+
+  override set(offset: number, bytes: Buffer): this {
+    super.set(offset, bytes)
+    if (offset === this.#wanted) this.#tell()
+    return this
   }
 }
 
