@@ -2,7 +2,8 @@
  * Bytes that were made from content and can be made again, kept in a bounded folder: renditions,
  * encodings. A file `<2 hex>/<key>` holds the SHA-256 of the bytes and then the bytes; it is hashed at
  * each read, and is no longer there when they differ. Least recently used first; losing the folder
- * loses nothing.
+ * loses nothing, and so all of it goes when the denylist changes: what must no longer be served may have
+ * been made into any of it.
  */
 import { randomUUID } from 'node:crypto'
 import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
@@ -11,6 +12,7 @@ import { LRUCache } from 'lru-cache'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 
 const DIGEST_BYTES = 32
+const EPOCH_FILE = 'epoch'
 
 export interface KeptFile {
   readonly bytes: Buffer
@@ -34,12 +36,25 @@ export class KeptFiles {
     })
   }
 
+  /**
+   * Removes everything unless it was made under `epoch`: call it when what must not be served has
+   * changed, and after a start.
+   */
+  async begin(epoch: string): Promise<void> {
+    const note = join(this.#folder, EPOCH_FILE)
+    if ((await readFile(note, 'utf8').catch(() => '')) === epoch) return
+    this.#files?.clear()
+    for (const shelf of await shelvesOf(this.#folder))
+      await rm(join(this.#folder, shelf), { recursive: true, force: true })
+    await writeFile(note, epoch)
+  }
+
   /** Reads names and sizes only. Of one folder, one process at a time may write. */
   static async open(folder: string, bytesMax: number): Promise<KeptFiles> {
     await mkdir(folder, { recursive: true })
     const kept = new KeptFiles(folder, bytesMax)
     const found: { key: Sha256; sizeBytes: number; usedMs: number }[] = []
-    for (const shelf of await readdir(folder)) {
+    for (const shelf of await shelvesOf(folder)) {
       for (const key of await readdir(join(folder, shelf))) {
         const path = join(folder, shelf, key)
         if (key.endsWith('.draft')) await rm(path, { force: true })
@@ -90,4 +105,8 @@ export class KeptFiles {
   #pathOf(key: Sha256): string {
     return join(this.#folder, key.slice(0, 2), key)
   }
+}
+
+async function shelvesOf(folder: string): Promise<string[]> {
+  return (await readdir(folder)).filter(name => name !== EPOCH_FILE)
 }

@@ -10,6 +10,7 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { pino, type Logger } from 'pino'
 import type { Cid } from '../manifests/cid.ts'
+import { sha256Of } from '../manifests/digest.ts'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable, ChunkRef } from '../manifests/extent.ts'
 import { folderStorage } from '../manifests/publish/folder-storage.ts'
@@ -50,6 +51,7 @@ const UPLOAD_BYTES_MAX = 1024 ** 3
 const RENDITION_BYTES_MAX = 512 * 1024 ** 2
 const ENCODING_BYTES_MAX = 256 * 1024 ** 2
 const HEAL_MS = 10_000
+const DENIED_LOOK_MS = 1_000
 
 /**
  * Serves as soon as it returns; what the store needs in the background goes on.
@@ -90,6 +92,7 @@ export async function startNode(
       memoryBytesMax: ENCODING_MEMORY_BYTES_MAX,
     }),
   )
+  stack.use(await forgettingDenied(owner, [renditions, encodings]))
   const scrubbing = new Scrubbing({
     store: owner.store,
     days: config.scrubDays,
@@ -193,6 +196,23 @@ export async function startNode(
 async function openRenditions(config: NodeConfig, stack: AsyncDisposableStack): Promise<Renditions> {
   const renderer = stack.use(new Renderer())
   return await Renditions.open({ folder: config.data, bytesMax: RENDITION_BYTES_MAX, renderer })
+}
+
+/** What was made from items goes when the denylist changes, also one that changed while the node was down. */
+async function forgettingDenied(
+  { trust }: Pick<Owner, 'trust'>,
+  made: readonly { begin(epoch: string): Promise<void> }[],
+): Promise<Disposable> {
+  let seen: string | undefined
+  const look = async () => {
+    const epoch = sha256Of(trust.record.denylist ?? '')
+    if (epoch === seen) return
+    await Promise.all(made.map(each => each.begin(epoch)))
+    seen = epoch
+  }
+  await look().catch(() => undefined) // on a full disk: tried again
+  const timer = setInterval(() => void look().catch(() => undefined), DENIED_LOOK_MS).unref()
+  return { [Symbol.dispose]: () => clearInterval(timer) }
 }
 
 /** For a worker in which it failed. Read here first, so that damage is noted where it can be mended. */

@@ -36,6 +36,11 @@ export class Renditions {
     return new Renditions(files, options.renderer)
   }
 
+  /** As `KeptFiles.begin`. */
+  begin(epoch: string): Promise<void> {
+    return this.#files.begin(epoch)
+  }
+
   /** @throws EdgeError as `Renderer.render`, and what reading the original throws. */
   async get(picture: Picture, rendition: Rendition, options: Abortable): Promise<Rendered> {
     const key = renditionKey(picture.sha256, rendition)

@@ -189,6 +189,28 @@ describe('what is kept', () => {
     expect((await encodings.original(item.sha256))?.equals(text)).toBe(true)
   })
 
+  it('goes when what must not be served has changed, not when it is looked at again', async () => {
+    const item = itemOf(text)
+    for (const [epoch, reads] of [
+      ['a', 1],
+      ['a', 1],
+      ['b', 2],
+      ['b', 2],
+      ['a', 3],
+    ] as const) {
+      await using encodings = await open()
+      await encodings.begin(epoch)
+      await encodings.get(item, { coding: 'zstd' }, noDictionary)
+      await encodings.get(item, { coding: 'zstd' }, noDictionary)
+      expect([epoch, item.reads]).toEqual([epoch, reads])
+    }
+    await using encodings = await open()
+    await encodings.get(item, { coding: 'zstd' }, noDictionary)
+    await encodings.begin('c')
+    expect(encodings.inMemory(item.sha256, { coding: 'zstd' })).toBeUndefined()
+    expect(await encodings.original(item.sha256)).toBeUndefined()
+  })
+
   it('a worker reads what the owner keeps, and makes nothing', async () => {
     const item = itemOf(text)
     const worker = Encodings.reader({ folder, memoryBytesMax: 1_000_000 })

@@ -78,6 +78,12 @@ export class Encodings implements AsyncDisposable {
     return new Encodings(KeptFiles.reader(join(folder, 'encodings-v1')), memoryBytesMax, false)
   }
 
+  /** As `KeptFiles.begin`. */
+  begin(epoch: string): Promise<void> {
+    this.#memory.clear()
+    return this.#files.begin(epoch)
+  }
+
   /** Not verified: hash before use, and `forget` what differs. Undefined: ask `get`. */
   inMemory(sha256: Sha256, variant: Variant): Encoded | AsItIs | undefined {
     const found = this.#memory.get(keyOf(sha256, variant))
