@@ -5,7 +5,8 @@
  *     node node/store/testing-writer.ts FOLDER FIRST
  *
  * Every fifth extent is pinned beforehand, until the next writer comes; the tiers are small, so the
- * others are demoted and evicted all the time, and some are damaged and healed.
+ * others are demoted and evicted all the time; some are asked for again and promoted, and some are
+ * damaged and healed.
  */
 import { writeSync } from 'node:fs'
 import { admit, extentFor, MIB, openTestStore, UNHURRIED, type TestExtent } from './testing.ts'
@@ -42,6 +43,9 @@ async function write(folder: string, first: number): Promise<never> {
             const [chunk] = extent.extent.chunks
             await store.healChunk(extent.cid, 0, chunk!, UNHURRIED)
           }
+          // by now in the warm tier, if it is here: twice brings it back up
+          const older = extentNumbered(Math.max(first, mine - 60))
+          for (let time = 0; time < 2; time++) store.touch(older.cid, older.bytes.length)
           // after the heal: what is set aside when the end comes is not here, as it should be
           writeSync(1, `${mine}\n`)
         })(),
