@@ -13,6 +13,7 @@ const TICK_MS = 1000
 const PROMISED_AT_ONCE = 1000
 /** The policy is told of lost space from so much on. */
 const CAPACITY_STEP = 0.005
+const LOW_WATER = 0.98
 
 export class Upkeep {
   readonly #parts: StoreParts
@@ -60,7 +61,9 @@ export class Upkeep {
     const { usedBytes, hotBytes } = tiers.policy.usage()
     const capacity = space.capacity({ hotBytes, warmBytes: usedBytes - hotBytes })
     if (Math.abs(capacity.bytes - tiers.capacityBytes) <= tiers.capacityBytes * CAPACITY_STEP) return
-    tiers.resize(capacity.bytes, capacity.hotBytes)
+    // down to the low water mark at once: not a little every second while somebody else writes
+    const share = usedBytes > capacity.bytes ? LOW_WATER : 1
+    tiers.resize(Math.floor(capacity.bytes * share), Math.floor(capacity.hotBytes * share))
   }
 
   async stop(): Promise<void> {
