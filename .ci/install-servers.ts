@@ -1,5 +1,5 @@
 /**
- * Installs Kubo and MinIO for the tests that need them, once, into a cache folder outside the tree.
+ * Installs Kubo and two S3 servers for the tests that need them, once, into a cache folder outside the tree.
  * Already on PATH or in the cache: does nothing. Needs a current Go; takes several minutes on two cores.
  *
  * Kubo is built as a dependency of a throw-away module: `go install pkg@version` asks the module
@@ -9,7 +9,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { findServer, SERVER_CACHE } from '../pinning/testing/servers.ts'
+import { findServer, SERVER_CACHE, type ServerName } from '../pinning/testing/servers.ts'
 
 const SERVERS = {
   ipfs: { module: 'github.com/ipfs/kubo', version: 'v0.42.0', main: 'github.com/ipfs/kubo/cmd/ipfs' },
@@ -18,16 +18,21 @@ const SERVERS = {
     version: 'v0.0.0-20260212201848-7aac2a2c5b7c',
     main: 'github.com/minio/minio',
   },
-} as const
+  versitygw: {
+    module: 'github.com/versity/versitygw',
+    version: 'v1.0.14',
+    main: 'github.com/versity/versitygw/cmd/versitygw',
+  },
+} as const satisfies Record<ServerName, unknown>
 
 mkdirSync(SERVER_CACHE, { recursive: true })
-for (const name of ['ipfs', 'minio'] as const) {
+for (const name of Object.keys(SERVERS) as ServerName[]) {
   const found = findServer(name)
   console.log(found ? `${name}: ${found}` : `${name}: building, this takes several minutes`)
   if (!found) build(name)
 }
 
-function build(name: keyof typeof SERVERS): void {
+function build(name: ServerName): void {
   const { module, version, main } = SERVERS[name]
   const folder = mkdtempSync(join(tmpdir(), 'tower-go-'))
   try {

@@ -6,7 +6,14 @@ import { openKuboTarget } from './kubo-target.ts'
 import type { PinTarget } from './pin-target.ts'
 import { openS3Target } from './s3-target.ts'
 import { type MemoryItem, memoryItem, noise } from '../manifests/testing/memory-item.ts'
-import { haveServer, type KuboServer, startKubo, startMinio, type TestServer } from './testing/servers.ts'
+import {
+  haveServer,
+  type KuboServer,
+  startKubo,
+  startMinio,
+  startVersity,
+  type TestServer,
+} from './testing/servers.ts'
 
 const signal = new AbortController().signal
 const kuboOptions = { callMs: 5000, importMs: 60_000 }
@@ -121,29 +128,34 @@ describe.runIf(haveServer('ipfs'))('Kubo', () => {
   })
 })
 
-describe.runIf(haveServer('minio'))('MinIO, six drives with two of them for parity', () => {
-  let minio: TestServer
+function s3Tests(start: () => Promise<TestServer>): void {
+  let server: TestServer
   beforeAll(async () => {
-    minio = await startMinio(6)
+    server = await start()
   }, 60_000)
-  afterAll(() => minio?.[Symbol.asyncDispose]())
+  afterAll(() => server?.[Symbol.asyncDispose]())
 
-  pinTargetContract(() => openS3Target({ url: minio.url, ...s3Options }, { signal }))
+  pinTargetContract(() => openS3Target({ url: server.url, ...s3Options }, { signal }))
 
   it('says what it lacks', async () => {
-    const target = await openS3Target({ url: minio.url, ...s3Options }, { signal })
+    const target = await openS3Target({ url: server.url, ...s3Options }, { signal })
     const cid = rawCidOf(sha256Of('nowhere'))
     expect(await target.fetchExtent({ cid, sizeBytes: 7 }, { signal })).toBeUndefined()
     expect(await target.fetchBlock(cid, { signal })).toBeUndefined()
   })
 
   it('is down when it is killed', async () => {
-    const target = await openS3Target({ url: minio.url, ...s3Options, callMs: 1000 }, { signal })
-    const exited = once(minio.process, 'exit')
-    minio.process.kill('SIGKILL')
+    const target = await openS3Target({ url: server.url, ...s3Options, callMs: 1000 }, { signal })
+    const exited = once(server.process, 'exit')
+    server.process.kill('SIGKILL')
     await exited
     await expect(Array.fromAsync(target.list({ signal }))).rejects.toMatchObject({ code: 'PIN_TARGET_DOWN' })
-    minio = await minio.restart()
+    server = await server.restart()
     expect(await Array.fromAsync(target.list({ signal }))).toContain(items[0]?.root)
   })
-})
+}
+
+describe.runIf(haveServer('minio'))('MinIO, six drives with two of them for parity', () =>
+  s3Tests(() => startMinio(6)),
+)
+describe.runIf(haveServer('versitygw'))('Versity S3 gateway', () => s3Tests(startVersity))

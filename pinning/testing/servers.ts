@@ -1,5 +1,5 @@
 /**
- * Real Kubo and MinIO for tests and benches: on loopback, free ports, a temporary folder, gone when
+ * Real Kubo and S3 servers for tests and benches: on loopback, free ports, a temporary folder, gone when
  * disposed. Found on PATH or where `.ci/install-servers.ts` puts them.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
@@ -33,8 +33,10 @@ export const SERVER_CACHE = join(
   'bin',
 )
 
+export type ServerName = 'ipfs' | 'minio' | 'versitygw'
+
 /** The program's path; undefined when it is neither on PATH nor in our cache. */
-export function findServer(name: 'ipfs' | 'minio'): string | undefined {
+export function findServer(name: ServerName): string | undefined {
   const folders = [...(process.env['PATH'] ?? '').split(delimiter), SERVER_CACHE]
   return folders.map(folder => join(folder, name)).find(path => existsSync(path))
 }
@@ -43,7 +45,7 @@ export function findServer(name: 'ipfs' | 'minio'): string | undefined {
  * For `describe.runIf(…)`: true when the program is there. Absent, it is an error in CI and is said
  * aloud elsewhere.
  */
-export function haveServer(name: 'ipfs' | 'minio'): boolean {
+export function haveServer(name: ServerName): boolean {
   if (findServer(name)) return true
   if (process.env['CI']) throw new Error(`${name} is missing: node .ci/install-servers.ts`)
   console.warn(`NOT RUN: tests that need ${name}, which is not installed (node .ci/install-servers.ts)`)
@@ -131,7 +133,32 @@ async function launchMinio(folder: string, drives: readonly string[], port: numb
   }
 }
 
-function programOf(name: 'ipfs' | 'minio'): string {
+/** Another S3 server than MinIO, Versity's, over one folder: so that we lean on nobody's own ways. */
+export async function startVersity(): Promise<TestServer> {
+  const folder = await mkdtemp(join(tmpdir(), 'tower-versity-'))
+  const [port = 0] = await freePorts(1)
+  return await launchVersity(folder, port)
+}
+
+async function launchVersity(folder: string, port: number): Promise<TestServer> {
+  const address = `127.0.0.1:${port}`
+  const env = { ...process.env, ROOT_ACCESS_KEY_ID: 'towertest', ROOT_SECRET_ACCESS_KEY: 'towertest-secret' }
+  const args = ['--quiet', '--port', address, '--health', '/health', 'posix', folder]
+  const child = spawn(programOf('versitygw'), args, { env, stdio: 'ignore' })
+  await answers(`http://${address}/health`, child)
+  return {
+    url: `http://towertest:towertest-secret@${address}/towerlight`,
+    folder,
+    process: child,
+    async restart() {
+      await killed(child)
+      return await launchVersity(folder, port)
+    },
+    [Symbol.asyncDispose]: () => discard(child, folder),
+  }
+}
+
+function programOf(name: ServerName): string {
   const path = findServer(name)
   if (!path) throw new Error(`${name} is not installed: node .ci/install-servers.ts`)
   return path
