@@ -6,8 +6,10 @@
  * Nothing here is verified, and after a power cut the end of a part may even be wrong: whoever uses
  * the bytes proves what comes out of them, and drops them when the proof fails.
  */
-import { type FileHandle, mkdir, open, readdir, rm, stat } from 'node:fs/promises'
+import { closeSync, openSync, readSync } from 'node:fs'
+import { type FileHandle, mkdir, open, readdir, rm, stat, unlink } from 'node:fs/promises'
 import { join as joinPath } from 'node:path'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { EdgeError } from '../manifests/errors.ts'
 import { bytesOf, joined, without } from './spans.ts'
 import type { Span } from './upstream.ts'
@@ -56,6 +58,7 @@ interface Part {
 const SYNC_MS = 500
 /** Of one writer, waiting for the disk. */
 const GATHERED_BYTES_MAX = 256 * 1024
+const READ_BYTES = 256 * 1024
 
 /** @param folder made when missing; nothing else may live in it. */
 export async function openStagedRanges(folder: string): Promise<StagedRanges> {
@@ -115,9 +118,9 @@ class StagedFolder implements StagedRanges {
       const from = Math.max(span.offset, part.offset)
       const length = Math.min(span.offset + span.length, part.offset + part.length) - from
       if (length <= 0) continue
-      await using file = await open(joinPath(this.#folder, nameOf(part)))
-      const { bytesRead } = await file.read(buffer, from - span.offset, length, from - part.offset)
-      if (bytesRead === length) lacking = without(lacking, [{ offset: from, length }])
+      const slice = buffer.subarray(from - span.offset, from - span.offset + length)
+      if (await readNow(joinPath(this.#folder, nameOf(part)), slice, from - part.offset))
+        lacking = without(lacking, [{ offset: from, length }])
     }
     if (lacking.length > 0 && span.length > 0)
       throw new EdgeError('CHUNK_ABSENT', `${path}: not all of ${span.offset}+${span.length} is staged`)
@@ -161,7 +164,9 @@ class StagedFolder implements StagedRanges {
     const all = this.#byPath.get(part.path)
     all?.delete(part)
     if (all?.size === 0) this.#byPath.delete(part.path)
-    await rm(joinPath(this.#folder, nameOf(part)), { force: true })
+    await unlink(joinPath(this.#folder, nameOf(part))).catch((error: unknown) => {
+      if (codeOf(error) !== 'ENOENT') throw error
+    })
   }
 
   async #sync(): Promise<void> {
@@ -243,10 +248,32 @@ function after(pieces: readonly Uint8Array[], bytes: number): readonly Uint8Arra
   return []
 }
 
+/**
+ * It was just written, so it is in the kernel's cache, where asking a thread for it costs more than
+ * copying it; should it not be, others have their turn between two pieces.
+ * @returns false when the file is shorter.
+ */
+async function readNow(path: string, into: Buffer, position: number): Promise<boolean> {
+  const file = openSync(path, 'r')
+  try {
+    for (let from = 0; from < into.length; from += READ_BYTES) {
+      if (from > 0) await nextTurn()
+      const length = Math.min(READ_BYTES, into.length - from)
+      if (readSync(file, into, from, length, position + from) !== length) return false
+    }
+    return true
+  } finally {
+    closeSync(file)
+  }
+}
+
 function translated(cause: unknown): unknown {
-  const isFull =
-    cause instanceof Error && 'code' in cause && (cause.code === 'ENOSPC' || cause.code === 'EDQUOT')
+  const isFull = ['ENOSPC', 'EDQUOT'].includes(codeOf(cause))
   return isFull ? new EdgeError('STORE_FULL', 'no space for bytes under way', { cause }) : cause
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : ''
 }
 
 /** Paths in a repository have no `~` or `@`: they are made of digests and dataset names. */
