@@ -1,10 +1,11 @@
 /**
  * A fill worker: a process beside the owner that takes batches as BullMQ jobs and receives their
- * bytes, with connections and TLS of its own. Started by `fill-workers.ts` with its settings as JSON.
+ * bytes, with connections and TLS of its own. Started by `fill-workers.ts`, which sends its settings first.
  *
  * Which batch is whose, what is stored and whether it is right is the owner's to say; this process
  * asks for each job and reads what it is told to. It may be killed at any time, and ends with the owner.
  */
+import { once } from 'node:events'
 import { isEdgeError } from '../manifests/errors.ts'
 import { connectRedis, openBullWorker, type JobEnd } from './bull-job.ts'
 import type { FillWorkerSettings } from './fill-workers.ts'
@@ -12,7 +13,8 @@ import { openHttpUpstream } from './http-upstream.ts'
 import type { RemoteSettings, Upstream, WireRecord } from './upstream.ts'
 import { AHEAD_BYTES, type FromWorker, type ToWorker } from './worker-upstream.ts'
 
-const { redisUrl, prefix, concurrency, processes } = JSON.parse(process.argv[2] ?? '{}') as FillWorkerSettings
+const [settings] = (await once(process, 'message')) as [FillWorkerSettings]
+const { redisUrl, prefix, concurrency, processes } = settings
 
 interface Read {
   readonly stop: AbortController

@@ -71,11 +71,12 @@ class Workers implements FillWorkers {
   }
 
   #start(): void {
-    const child = fork(MAIN, [JSON.stringify(this.#settings)], {
+    const child = fork(MAIN, [], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       serialization: 'advanced',
     })
     this.#children.add(child)
+    child.send(this.#settings, () => {}) // not as an argument: there may be a password in it
     const reads = new WorkerReads(message => {
       if (child.connected) child.send(message, () => {}) // it has gone: `exit` follows
     })
