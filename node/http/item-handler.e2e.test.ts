@@ -5,7 +5,8 @@ import { createHash, randomBytes } from 'node:crypto'
 import * as fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { sha256Of } from '../../manifests/digest.ts'
-import { type Answer, type TestNode, startNode } from './test-client.ts'
+import { createNodeServer } from './server.ts'
+import { type Answer, type TestNode, ask, startNode } from './test-client.ts'
 import { type TestItem, TestLibrary } from './test-library.ts'
 
 const BASE = '/data/education/physics'
@@ -88,6 +89,24 @@ describe('a whole item', () => {
     }
     expect(item.faults.uses).toBeGreaterThanOrEqual(8)
     expect(item.faults.uses).toBeLessThanOrEqual(11)
+  })
+
+  it('ends with its last bytes: who has all of it may leave at once, and was served', async () => {
+    await using own = createNodeServer({ library })
+    const { port } = await own.listen({ port: 0 })
+    const endings: number[] = []
+    own.server.prependListener('request', (_, res) => {
+      const end = res.end.bind(res) as (...args: unknown[]) => typeof res
+      res.end = ((...args: unknown[]) => {
+        endings.push(Buffer.isBuffer(args[0]) ? args[0].length : 0)
+        return end(...args)
+      }) as typeof res.end
+    })
+    expect((await ask(port, `${BASE}/big.bin`)).body.equals(bigBytes)).toBe(true)
+    const { body } = await ask(port, `${BASE}/big.bin`, { headers: { range: 'bytes=5-500004' } })
+    expect(body.equals(bigBytes.subarray(5, 500_005))).toBe(true)
+    expect(endings).toHaveLength(2)
+    for (const bytes of endings) expect(bytes).toBeGreaterThan(0)
   })
 
   it('may be empty', async () => {

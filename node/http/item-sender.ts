@@ -180,6 +180,7 @@ export class ItemSender {
     const only = ranges[0]!
     this.sendSteps(exchange, status, ranges, source, {
       steps: parts?.steps ?? coming ?? item.slices(only)[Symbol.iterator](),
+      lengthBytes: parts?.lengthBytes ?? only.last - only.first + 1,
       offThread: source === 'warm',
       head: () => {
         const list = parts
@@ -204,7 +205,7 @@ export class ItemSender {
     status: 200 | 206,
     ranges: readonly ByteRange[],
     source: Source,
-    job: Pick<SendJob, 'steps' | 'offThread' | 'head' | 'refuse'>,
+    job: Pick<SendJob, 'steps' | 'lengthBytes' | 'offThread' | 'head' | 'refuse'>,
   ): void {
     const { res, item } = exchange
     const { queue, transfersMax, observer } = this.#parts

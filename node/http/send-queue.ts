@@ -12,6 +12,7 @@
  * a problem while nothing was sent yet, else the connection is aborted, never ended short.
  */
 import type { ServerResponse } from 'node:http'
+import { EdgeError } from '../../manifests/errors.ts'
 import type { ChunkSlice, OpenItem } from '../library.ts'
 import { type BufferPool, POOLED_BYTES_MAX } from './buffer-pool.ts'
 
@@ -28,6 +29,8 @@ export interface SendJob {
    * yet to come: verified bytes, or nothing but the time for the next step.
    */
   readonly steps: Iterator<ChunkSlice | Buffer | Promise<Buffer | undefined>>
+  /** Of all steps together: what the answer promises. */
+  readonly lengthBytes: number
   /** Read on the thread pool, where the disk may be slow. */
   readonly offThread: boolean
   /** Writes the status line and fields; called once, right before the first byte. */
@@ -44,6 +47,7 @@ interface Transfer extends SendJob {
   /** In the ready queue, waiting for a read, or asleep until the socket drains. */
   state: 'ready' | 'reading' | 'asleep' | 'over'
   backlogBytes: number
+  writtenBytes: number
   sentBytes: number
   progressAtMs: number
   abort: AbortController | undefined
@@ -88,6 +92,7 @@ export class SendQueue implements Disposable {
       ended: false,
       state: 'ready' as const,
       backlogBytes: 0,
+      writtenBytes: 0,
       sentBytes: 0,
       progressAtMs: performance.now(),
       abort: undefined,
@@ -143,7 +148,7 @@ export class SendQueue implements Disposable {
     let slice: ChunkSlice
     try {
       const next = transfer.steps.next()
-      if (next.done) return this.#finish(transfer)
+      if (next.done) throw new EdgeError('CHUNK_ABSENT', `${transfer.item.path} ended early`)
       if (Buffer.isBuffer(next.value)) {
         this.#write(transfer, next.value, undefined)
         this.#proceed(transfer)
@@ -219,7 +224,8 @@ export class SendQueue implements Disposable {
       transfer.head()
     }
     transfer.backlogBytes += bytes.length
-    transfer.res.write(bytes, error => {
+    transfer.writtenBytes += bytes.length
+    const taken = (error?: Error | null): void => {
       if (error) return
       if (pooled) this.#pool.give(pooled)
       transfer.backlogBytes -= bytes.length
@@ -227,14 +233,18 @@ export class SendQueue implements Disposable {
       transfer.progressAtMs = performance.now()
       if (transfer.state === 'asleep' && !transfer.ended && transfer.backlogBytes <= this.#backlogMax() / 2)
         this.#enqueue(transfer)
-    })
+    }
+    if (transfer.writtenBytes < transfer.lengthBytes) return void transfer.res.write(bytes, taken)
+    // At once: a client that has all it was promised may close before another turn comes.
+    transfer.ended = true
+    transfer.res.end(bytes, taken)
   }
 
   /** Whether there is room for more; else it sleeps until its client has taken some. */
   #proceed(transfer: Transfer): void {
     if (transfer.state === 'over') return
-    const { backlogBytes } = transfer
-    const room = backlogBytes === 0 || backlogBytes + POOLED_BYTES_MAX <= this.#backlogMax()
+    const { backlogBytes, ended } = transfer
+    const room = !ended && (backlogBytes === 0 || backlogBytes + POOLED_BYTES_MAX <= this.#backlogMax())
     transfer.state = room ? 'ready' : 'asleep'
   }
 
@@ -242,13 +252,6 @@ export class SendQueue implements Disposable {
   #resume(transfer: Transfer): void {
     this.#proceed(transfer)
     if (transfer.state === 'ready') this.#enqueue(transfer)
-  }
-
-  #finish(transfer: Transfer): number {
-    transfer.ended = true
-    transfer.state = 'asleep'
-    transfer.res.end()
-    return 0
   }
 
   #fail(transfer: Transfer, error: unknown): void {

@@ -114,6 +114,7 @@ export class EncodedAnswers {
       const refuse = (): void => this.#sendAsItIs(exchange, variant)
       return sender.sendSteps(exchange, 200, [], source, {
         steps: verified(encoded),
+        lengthBytes: bytes.length,
         offThread: false,
         head,
         refuse,
