@@ -46,7 +46,10 @@ export async function* generatedItems({
 }): AsyncGenerator<PinItem> {
   for (let n = 0; n * sizeBytes < totalBytes; n++) {
     const key = createHash('sha256').update(`${seed} ${n}`).digest()
-    yield await indexed(sizeBytes, (buffer, offset) => noiseInto(buffer, key, offset))
+    yield await indexed(sizeBytes, async (buffer, offset) => {
+      noiseInto(buffer, key, offset)
+      await new Promise(resolve => setImmediate(resolve)) // as a read would
+    })
   }
 }
 
@@ -102,8 +105,17 @@ async function indexed(totalBytes: number, fill: Fill): Promise<PinItem> {
       const place = placeOf.get(cid)
       if (!place) throw new EdgeError('CHUNK_ABSENT', `extent ${cid}`)
       const bytes = Buffer.allocUnsafe(place.sizeBytes)
-      await fill(bytes, place.offset)
-      mustBe(cid, bytes, nodeOf.get(cid))
+      const node = nodeOf.get(cid)
+      const chunks =
+        codecOf(cid) === 'raw' || !node ? [{ cid, sizeBytes: bytes.length }] : parseNode(node).links
+      let from = 0
+      for (const chunk of chunks) {
+        const part = bytes.subarray(from, from + chunk.sizeBytes)
+        await fill(part, place.offset + from)
+        if (sha256Of(part) !== digestOf(chunk.cid))
+          throw new EdgeError('CHUNK_CORRUPT', `extent ${cid} at ${from}`)
+        from += chunk.sizeBytes
+      }
       return bytes
     },
   }
@@ -138,14 +150,4 @@ function noiseInto(buffer: Buffer, key: Buffer, offset: number): void {
   const cipher = createCipheriv('aes-256-ctr', key, counter)
   if (skipped > 0) cipher.update(Buffer.alloc(skipped))
   cipher.update(buffer.fill(0)).copy(buffer)
-}
-
-function mustBe(cid: Cid, bytes: Buffer, node: Uint8Array | undefined): void {
-  const chunks = codecOf(cid) === 'raw' || !node ? [{ cid, sizeBytes: bytes.length }] : parseNode(node).links
-  let from = 0
-  for (const chunk of chunks) {
-    if (sha256Of(bytes.subarray(from, from + chunk.sizeBytes)) !== digestOf(chunk.cid))
-      throw new EdgeError('CHUNK_CORRUPT', `extent ${cid} at ${from}`)
-    from += chunk.sizeBytes
-  }
 }

@@ -8,6 +8,7 @@
  * call here carries an AbortSignal of its own. Loaded lazily: the client costs 50 MB of memory.
  */
 import type { KuboRPCClient } from 'kubo-rpc-client'
+import pLimit from 'p-limit'
 import { type Cid, parseCid } from '../manifests/cid.ts'
 import { EdgeError } from '../manifests/errors.ts'
 import type { Abortable, DagNode } from '../manifests/extent.ts'
@@ -35,6 +36,9 @@ const SETTLED = 'settled-v1'
 const HERE_ONLY = { offline: true }
 /** What is in the database is had without waiting: others get their turn after so long. */
 const TURN_MS = 5
+/** Batches of so much hold whole extents, of up to 8 MiB each, in memory. */
+const LARGE_BYTES = 8 * 1024 * 1024
+const LARGE_AT_ONCE = 2
 /** Calls under way together. */
 const UNPINNED_AT_ONCE = 32
 
@@ -43,6 +47,7 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
   const client = create({ url: options.apiUrl })
   const { apiUrl, callMs, importMs } = options
   const files = filesOf(client, callMs)
+  const large = pLimit(LARGE_AT_ONCE)
 
   return {
     name: options.name ?? 'kubo',
@@ -51,8 +56,9 @@ export async function openKuboTarget(options: KuboOptions): Promise<PinTarget> {
       const outcomes = new Map<Cid, PinOutcome>()
       let left = items
       while (left.length > 0) {
-        for (const outcome of await importBatch(apiUrl, left, importMs, options))
-          outcomes.set(outcome.root, outcome)
+        const once = () => importBatch(apiUrl, left, importMs, options)
+        const isLarge = left.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0) >= LARGE_BYTES
+        for (const outcome of isLarge ? await large(once) : await once()) outcomes.set(outcome.root, outcome)
         const before = left.length
         left = left.filter(({ root }) => !outcomes.has(root))
         if (left.length === before) throw down(new Error('it confirmed no pin'))
