@@ -4,15 +4,18 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { readFile } from 'node:fs/promises'
+import { mkdtempDisposable, readFile } from 'node:fs/promises'
 import { type Server, createServer } from 'node:http'
 import { connect as connectHttp2 } from 'node:http2'
 import { request } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { zstdDecompressSync } from 'node:zlib'
 import { X509Certificate } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Encodings } from '../node/http/encoding/encodings.ts'
 import { type TestNode, ask, startNode } from '../node/http/test-client.ts'
 import { TestLibrary } from '../node/http/test-library.ts'
 import { ensureCertificates, issueClientCertificate } from './certificates.ts'
@@ -39,7 +42,9 @@ describe.skipIf(!nginxIsHere())('through NGINX', () => {
   let authority: Buffer
 
   beforeAll(async () => {
-    node = stack.use(await startNode({ library }))
+    const folder = stack.use(await mkdtempDisposable(join(tmpdir(), 'tower-behind-nginx-'))).path
+    const encodings = await Encodings.open({ folder, diskBytesMax: 1_000_000, memoryBytesMax: 1_000_000 })
+    node = stack.use(await startNode({ library, encodings }))
     admin = createServer((req, res) => {
       req.resume().on('end', () =>
         res.end(
@@ -104,6 +109,33 @@ describe.skipIf(!nginxIsHere())('through NGINX', () => {
     const etag = String(whole.headers.etag)
     expect((await secure(`${BASE}/big.bin`, { headers: { 'if-none-match': etag } })).status).toBe(304)
     expect(whole.headers['cache-status']).toContain('towerlight; hit')
+  })
+
+  it('text comes encoded to who takes it, as it is to others, and against the version that a browser holds', async () => {
+    const held = Buffer.from(randomBytes(20_000).toString('hex'))
+    const now = Buffer.concat([held, Buffer.from(' and more')])
+    const { sha256 } = library.add('held.txt', held)
+    library.add('now.txt', now)
+    for (let i = 0; i < 2; i++) {
+      const plain = await secure(`${BASE}/now.txt`)
+      expect([plain.headers['content-encoding'], plain.body.length]).toEqual([undefined, now.length])
+      const zstd = await secure(`${BASE}/now.txt`, { headers: { 'accept-encoding': 'gzip, zstd' } })
+      expect(zstd.headers).toMatchObject({
+        'content-encoding': 'zstd',
+        vary: 'Accept-Encoding, Available-Dictionary',
+      })
+      expect(zstdDecompressSync(Buffer.from(zstd.body, 'latin1')).equals(now)).toBe(true)
+      const part = await secure(`${BASE}/now.txt`, {
+        headers: { 'accept-encoding': 'zstd', range: 'bytes=-4' },
+      })
+      expect([part.status, part.body]).toEqual([206, 'more'])
+      const dictionary = `:${Buffer.from(sha256, 'hex').toString('base64')}:`
+      const delta = await secure(`${BASE}/now.txt`, {
+        headers: { 'accept-encoding': 'zstd, dcz', 'available-dictionary': dictionary },
+      })
+      expect(delta.headers['content-encoding']).toBe('dcz')
+      expect(delta.body.length).toBeLessThan(200)
+    }
   })
 
   it('items come over HTTP/2', async () => {
