@@ -13,7 +13,14 @@ import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
 import type { Abortable, ByteRange, DagNode } from '../../manifests/extent.ts'
 import { problemOf, sendProblem } from '../http/problem.ts'
 import type { Route } from '../http/server.ts'
-import { CAR_TYPE, type GatewayRequest, parseGatewayRequest, PROBE_CID, RAW_TYPE } from './request.ts'
+import {
+  boundedTo,
+  CAR_TYPE,
+  type GatewayRequest,
+  parseGatewayRequest,
+  PROBE_CID,
+  RAW_TYPE,
+} from './request.ts'
 import { type BlockSource, sizeOfRoot, walkBlocks } from './walk.ts'
 
 const IMMUTABLE = 'public, max-age=29030400, immutable'
@@ -116,14 +123,15 @@ async function answerCar(
   options: Abortable,
 ): Promise<void> {
   const { cid, scope, entityBytes, duplicates, filename } = asked
-  await sizeOfRoot(parts.blocks, cid, options) // 404 before the head, not a cut body after it
+  const { sizeBytes } = await sizeOfRoot(parts.blocks, cid, options) // 404 before the head, not a cut body after it
+  const range = entityBytes && boundedTo(entityBytes, sizeBytes)
   res.setHeader('Accept-Ranges', 'none')
   res.writeHead(200, {
     'Content-Type': `${CAR_TYPE}; version=1; order=dfs; dups=${duplicates ? 'y' : 'n'}`,
     'Content-Disposition': disposition('attachment', filename ?? `${cid}.car`),
   })
   if (req.method === 'HEAD') return void res.end()
-  const walk = { once: !duplicates, rootOnly: scope === 'block', ...(entityBytes && { range: entityBytes }) }
+  const walk = { once: !duplicates, rootOnly: scope === 'block', ...(range && { range }) }
   await send(res, carOf([cid], walkBlocks(parts.blocks, cid, walk, options)), options)
 }
 

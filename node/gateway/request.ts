@@ -13,7 +13,7 @@ export interface GatewayRequest {
   readonly cid: Cid
   readonly format: GatewayFormat
   readonly scope: DagScope
-  /** Of the entity, for a CAR that need not hold all of it; the last byte may lie past the end. */
+  /** Of the entity, for a CAR that need not hold all of it; see `boundedTo`. */
   readonly entityBytes: ByteRange | undefined
   /** `dups=y`: blocks that occur twice are sent twice. */
   readonly duplicates: boolean
@@ -75,16 +75,28 @@ function acceptedType(accept = ''): { type: GatewayFormat; parameters: ReadonlyM
   return { type: 'file', parameters: new Map() }
 }
 
-/** `from:to`, both inclusive; `to` may be `*`. Offsets from the end are not supported. */
+/** `from:to`, both inclusive; `to` may be `*`. Below zero they count from the end. */
 function parseEntityBytes(text: string | null): ByteRange | undefined {
   if (text === null) return undefined
-  const [, first, last] = /^(\d{1,15}):(\d{1,15}|\*)$/.exec(text) ?? []
+  const [, first, last] = /^(-?\d{1,15}):(-?\d{1,15}|\*)$/.exec(text) ?? []
   if (first === undefined || last === undefined) {
-    throw new EdgeError('REQUEST_INVALID', 'entity-bytes: FROM:TO is needed, counted from the start')
+    throw new EdgeError('REQUEST_INVALID', 'entity-bytes: FROM:TO is needed')
   }
   const range = { first: Number(first), last: last === '*' ? Number.MAX_SAFE_INTEGER : Number(last) }
-  if (range.last < range.first) throw new EdgeError('REQUEST_INVALID', 'entity-bytes: ends before it begins')
+  if (range.last < range.first && range.last < 0 === range.first < 0) throw endsTooEarly()
   return range
+}
+
+/** What is asked of an entity of so many bytes; the last byte may lie past the end. @throws EdgeError `REQUEST_INVALID` */
+export function boundedTo({ first, last }: ByteRange, sizeBytes: number): ByteRange {
+  const fromStart = (offset: number) => (offset < 0 ? Math.max(0, sizeBytes + offset) : offset)
+  const range = { first: fromStart(first), last: fromStart(last) }
+  if (range.last < range.first) throw endsTooEarly()
+  return range
+}
+
+function endsTooEarly(): EdgeError {
+  return new EdgeError('REQUEST_INVALID', 'entity-bytes: ends before it begins')
 }
 
 function oneOf<const T extends string>(name: string, value: string, allowed: readonly T[]): T {
