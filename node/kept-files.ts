@@ -6,7 +6,7 @@
  * been made into any of it.
  */
 import { randomUUID } from 'node:crypto'
-import { mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { LRUCache } from 'lru-cache'
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
@@ -19,13 +19,21 @@ export interface KeptFile {
   readonly sha256: Sha256
 }
 
+interface KeptFilesLimits {
+  readonly bytesMax: number
+  /** Free space of the disk that is never taken (I7). */
+  readonly reserveBytes: number
+}
+
 export class KeptFiles {
   readonly #folder: string
+  readonly #reserveBytes: number
   /** Sizes; undefined for a reader, which looks at the disk. */
   readonly #files: LRUCache<Sha256, number> | undefined
 
-  private constructor(folder: string, bytesMax: number | undefined) {
+  private constructor(folder: string, bytesMax: number | undefined, reserveBytes: number) {
     this.#folder = folder
+    this.#reserveBytes = reserveBytes
     if (bytesMax === undefined) return
     this.#files = new LRUCache<Sha256, number>({
       maxSize: Math.max(1, bytesMax),
@@ -50,9 +58,9 @@ export class KeptFiles {
   }
 
   /** Reads names and sizes only. Of one folder, one process at a time may write. */
-  static async open(folder: string, bytesMax: number): Promise<KeptFiles> {
+  static async open(folder: string, { bytesMax, reserveBytes }: KeptFilesLimits): Promise<KeptFiles> {
     await mkdir(folder, { recursive: true })
-    const kept = new KeptFiles(folder, bytesMax)
+    const kept = new KeptFiles(folder, bytesMax, reserveBytes)
     const found: { key: Sha256; sizeBytes: number; usedMs: number }[] = []
     for (const shelf of await shelvesOf(folder)) {
       for (const key of await readdir(join(folder, shelf))) {
@@ -71,7 +79,7 @@ export class KeptFiles {
 
   /** What another process keeps there. */
   static reader(folder: string): KeptFiles {
-    return new KeptFiles(folder, undefined)
+    return new KeptFiles(folder, undefined, 0)
   }
 
   /** Verified; undefined when it is not here or was damaged. */
@@ -86,8 +94,11 @@ export class KeptFiles {
     return undefined
   }
 
+  /** Keeps it where there is room for it. */
   async write(key: Sha256, { bytes, sha256 }: KeptFile): Promise<void> {
     if (!this.#files) return
+    const { bavail, bsize } = await statfs(this.#folder)
+    if (bavail * bsize < this.#reserveBytes + bytes.length) return
     const path = this.#pathOf(key)
     const draft = `${path}.${randomUUID()}.draft`
     await mkdir(join(path, '..'), { recursive: true })

@@ -90,6 +90,7 @@ export async function startNode(
       folder: config.data,
       diskBytesMax: ENCODING_BYTES_MAX,
       memoryBytesMax: ENCODING_MEMORY_BYTES_MAX,
+      reserveBytes: config.reserveBytes,
     }),
   )
   stack.use(await forgettingDenied(owner, [renditions, encodings]))
@@ -195,7 +196,8 @@ export async function startNode(
 
 async function openRenditions(config: NodeConfig, stack: AsyncDisposableStack): Promise<Renditions> {
   const renderer = stack.use(new Renderer())
-  return await Renditions.open({ folder: config.data, bytesMax: RENDITION_BYTES_MAX, renderer })
+  const { data: folder, reserveBytes } = config
+  return await Renditions.open({ folder, bytesMax: RENDITION_BYTES_MAX, reserveBytes, renderer })
 }
 
 /** What was made from items goes when the denylist changes, also one that changed while the node was down. */

@@ -21,6 +21,15 @@ export interface Picture {
   read(options: Abortable): Promise<Uint8Array>
 }
 
+interface RenditionsOptions {
+  readonly bytesMax: number
+  /** Free space of the disk that is never taken. */
+  readonly reserveBytes?: number
+  /** The node's data folder. */
+  readonly folder: string
+  readonly renderer: Renderer
+}
+
 export class Renditions {
   readonly #files: KeptFiles
   readonly #renderer: Renderer
@@ -31,9 +40,10 @@ export class Renditions {
     this.#renderer = renderer
   }
 
-  static async open(options: { folder: string; bytesMax: number; renderer: Renderer }): Promise<Renditions> {
-    const files = await KeptFiles.open(join(options.folder, 'renditions-v1'), options.bytesMax)
-    return new Renditions(files, options.renderer)
+  static async open(options: RenditionsOptions): Promise<Renditions> {
+    const { folder, bytesMax, reserveBytes = 0, renderer } = options
+    const files = await KeptFiles.open(join(folder, 'renditions-v1'), { bytesMax, reserveBytes })
+    return new Renditions(files, renderer)
   }
 
   /** As `KeptFiles.begin`. */

@@ -181,6 +181,14 @@ describe('what is kept', () => {
     expect(refused).toBeLessThan(30)
   })
 
+  it('takes nothing of the reserve of the disk', async () => {
+    const item = itemOf(text)
+    const limits = { diskBytesMax: 1e6, memoryBytesMax: 1e6, reserveBytes: Number.MAX_SAFE_INTEGER }
+    const encodings = await Encodings.open({ folder, ...limits })
+    expect(await encodings.get(item, { coding: 'zstd' }, noDictionary)).toMatchObject({ pieces: [] })
+    expect(await readdir(join(folder, 'encodings-v1'))).toEqual([])
+  })
+
   it('gives back an original whose release has gone, proven by its digest', async () => {
     const item = itemOf(text)
     await using encodings = await open()

@@ -40,6 +40,8 @@ export interface EncodingsOptions {
   readonly folder: string
   readonly diskBytesMax: number
   readonly memoryBytesMax: number
+  /** Free space of the disk that is never taken. */
+  readonly reserveBytes?: number
 }
 
 export const ENCODING_MEMORY_BYTES_MAX = 16 * 1024 * 1024
@@ -68,13 +70,14 @@ export class Encodings implements AsyncDisposable {
     })
   }
 
-  static async open({ folder, diskBytesMax, memoryBytesMax }: EncodingsOptions): Promise<Encodings> {
-    const files = await KeptFiles.open(join(folder, 'encodings-v1'), diskBytesMax)
+  static async open(options: EncodingsOptions): Promise<Encodings> {
+    const { folder, diskBytesMax: bytesMax, memoryBytesMax, reserveBytes = 0 } = options
+    const files = await KeptFiles.open(join(folder, 'encodings-v1'), { bytesMax, reserveBytes })
     return new Encodings(files, memoryBytesMax, true)
   }
 
   /** In a worker: what the owner keeps. */
-  static reader({ folder, memoryBytesMax }: Omit<EncodingsOptions, 'diskBytesMax'>): Encodings {
+  static reader({ folder, memoryBytesMax }: Pick<EncodingsOptions, 'folder' | 'memoryBytesMax'>): Encodings {
     return new Encodings(KeptFiles.reader(join(folder, 'encodings-v1')), memoryBytesMax, false)
   }
 
