@@ -45,7 +45,7 @@ async function written(extents: (PackExtent | undefined)[], nodes: DagNode[] = [
     (async function* () {
       yield* extents
     })(),
-    3,
+    { level: 3, isUpdate: false },
     async () => undefined,
   )
   const refs = await writePacks(frames, {

@@ -18,7 +18,7 @@ import { ByteReader, ByteWriter } from './varint.ts'
 export const PACK_MAGIC = Buffer.from('TLPACK1\n')
 export const TRAILER_MAGIC = Buffer.from('TLPACKE\n')
 export const TRAILER_BYTES = 24
-/** Extents of at least this size have a frame to themselves. */
+/** Extents of at least this size share frames of their own kind, or none. */
 export const OWN_FRAME_BYTES = 1024 * 1024
 /** A shared frame ends when it has this much. */
 export const SHARED_FRAME_BYTES = 4 * 1024 * 1024

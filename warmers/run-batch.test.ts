@@ -52,7 +52,7 @@ async function world(
       for (const { extent, node, bytes } of extents)
         yield { cid: extent.cid, bytes, ...(node ? { node: node.bytes } : {}) }
     })(),
-    3,
+    { level: 3, isUpdate: false },
     async () => undefined,
   )
   const storage = folderStorage(folder.path)

@@ -1,12 +1,18 @@
 /**
- * Extents into frames: large extents alone, small ones together in the order in which they come,
- * each frame compressed as docs/formats.md says. Two frames are compressed at a time, so that two
+ * Extents into frames, in the order in which they come: small ones together, large ones that shrink
+ * together with their neighbours, others alone; each frame compressed as docs/formats.md says. Two frames are compressed at a time, so that two
  * cores are busy; at most about 50 MiB of content are held.
  */
 import { promisify } from 'node:util'
 import { constants, zstdCompress } from 'node:zlib'
 import type { Cid } from '../cid.ts'
-import { OWN_FRAME_BYTES, SHARED_FRAME_BYTES, type FrameCodec, type FrameEntry } from '../pack.ts'
+import {
+  FRAME_BYTES_MAX,
+  OWN_FRAME_BYTES,
+  SHARED_FRAME_BYTES,
+  type FrameCodec,
+  type FrameEntry,
+} from '../pack.ts'
 import { free, ZstdEncoder } from './zstd-encoder.ts'
 
 export interface PackExtent {
@@ -32,9 +38,23 @@ export type FrameFinder = (
   raw: Uint8Array,
 ) => Promise<{ codec: FrameCodec; stored: Uint8Array } | undefined>
 
+export interface Effort {
+  readonly level: number
+  /** Most nodes will take the delta instead. */
+  readonly isUpdate: boolean
+}
+
 const IN_FLIGHT = 2
 const TRIAL_LEVEL = 3
 const TRIAL_SAVING = 0.01
+/** Large extents that shrink by so much share frames: 3 to 6 % off the first fill of a textbook. */
+const JOINED_SAVING = 0.03
+/**
+ * In an update, what gains no more than this from a middle level over a fast one is left at that: for
+ * pictures, the best level takes twenty times as long and saves one percent more.
+ */
+const MIDDLE_LEVEL = 9
+const MIDDLE_SAVING = 0.02
 const SAMPLES = 16
 const SAMPLE_BYTES = 32 * 1024
 const SAVING = 0.03
@@ -42,19 +62,20 @@ const compress = promisify(zstdCompress)
 
 /**
  * @param extents `undefined` ends a shared frame, so that what follows is in another one.
- * @param level zstd's, 1 to 22; 19 is what releases are made with.
+ * @param effort `level` is zstd's, 1 to 22; 19 is what releases are made with.
  */
 export async function* writtenFrames(
   extents: AsyncIterable<PackExtent | undefined>,
-  level: number,
+  effort: Effort,
   find: FrameFinder,
 ): AsyncGenerator<WrittenFrame> {
   const underWay: Promise<WrittenFrame>[] = []
   const encoders: Encoders[] = []
+  const trial = new ZstdEncoder(paramsOf(Math.min(effort.level, TRIAL_LEVEL)))
   let count = 0
   try {
-    for await (const group of frameGroups(extents)) {
-      const encoder = (encoders[count++ % IN_FLIGHT] ??= encodersOf(level)) // its last frame has been awaited
+    for await (const group of frameGroups(extents, bytes => savingOf(bytes, trial))) {
+      const encoder = (encoders[count++ % IN_FLIGHT] ??= encodersOf(effort)) // its last frame has been awaited
       const frame = writeFrame(group, raw => compressFrame(raw, encoder), find)
       frame.catch(() => {}) // awaited below, unless an earlier one fails first
       underWay.push(frame)
@@ -63,29 +84,70 @@ export async function* writtenFrames(
     while (underWay.length > 0) yield await underWay.shift()!
   } finally {
     await Promise.allSettled(underWay)
-    for (const { trial, full } of encoders) [trial, full].forEach(encoder => encoder.close())
+    trial.close()
+    for (const { fast, middle, full } of encoders) for (const one of [fast, middle, full]) one?.close()
   }
 }
 
-async function* frameGroups(extents: AsyncIterable<PackExtent | undefined>): AsyncGenerator<PackExtent[]> {
-  let shared: PackExtent[] = []
-  let sharedBytes = 0
+/** What shrinks is compressed together with its neighbours; what does not is left apart, to be read as it is. */
+async function* frameGroups(
+  extents: AsyncIterable<PackExtent | undefined>,
+  savingOfBytes: (bytes: Uint8Array) => Promise<number>,
+): AsyncGenerator<PackExtent[]> {
+  const large = new Group(FRAME_BYTES_MAX)
+  const small = new Group(SHARED_FRAME_BYTES)
   for await (const extent of extents) {
-    if (extent && extent.bytes.length >= OWN_FRAME_BYTES) {
-      yield [extent]
+    if (!extent) {
+      for (const group of [large, small]) if (!group.isEmpty) yield group.taken()
       continue
     }
-    if (extent) {
-      shared.push(extent)
-      sharedBytes += extent.bytes.length
-    }
-    if (shared.length > 0 && (!extent || sharedBytes >= SHARED_FRAME_BYTES)) {
-      yield shared
-      shared = []
-      sharedBytes = 0
+    const isLarge = extent.bytes.length >= OWN_FRAME_BYTES
+    if (isLarge && (await savingOfBytes(extent.bytes)) < JOINED_SAVING) yield [extent]
+    else if (isLarge || (extent.node && large.hasRoomFor(extent))) {
+      if (!large.isEmpty && !large.hasRoomFor(extent)) yield large.taken()
+      large.add(extent)
+    } else {
+      small.add(extent)
+      if (small.isFull) yield small.taken()
     }
   }
-  if (shared.length > 0) yield shared
+  for (const group of [large, small]) if (!group.isEmpty) yield group.taken()
+}
+
+/** Extents that will share a frame. */
+class Group {
+  bytes = 0
+  readonly #bytesMax: number
+  #extents: PackExtent[] = []
+
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax
+  }
+
+  get isEmpty(): boolean {
+    return this.#extents.length === 0
+  }
+
+  get isFull(): boolean {
+    return this.bytes >= this.#bytesMax
+  }
+
+  /** Of a group that has been begun. */
+  hasRoomFor({ bytes }: PackExtent): boolean {
+    return !this.isEmpty && this.bytes + bytes.length <= this.#bytesMax
+  }
+
+  add(extent: PackExtent): void {
+    this.#extents.push(extent)
+    this.bytes += extent.bytes.length
+  }
+
+  taken(): PackExtent[] {
+    const extents = this.#extents
+    this.#extents = []
+    this.bytes = 0
+    return extents
+  }
 }
 
 interface Compressed {
@@ -98,14 +160,13 @@ async function writeFrame(
   compressed: (raw: Uint8Array) => Promise<Compressed>,
   find: FrameFinder,
 ): Promise<WrittenFrame> {
-  const raw = extents.length === 1 ? extents[0]!.bytes : Buffer.concat(extents.map(extent => extent.bytes))
-  const { codec, stored } = (await find(extents, raw)) ?? (await compressed(raw))
   const written = extents.map(({ cid, bytes, node }) => ({
     cid,
     sizeBytes: bytes.length,
     indexBytes: node?.length ?? 0,
   }))
-  const freeRaw = () => extents.forEach(extent => extent.free?.())
+  const { raw, freeRaw } = rawOf(extents)
+  const { codec, stored } = (await find(extents, raw)) ?? (await compressed(raw))
   if (codec === 'zstd') freeRaw()
   return {
     codec,
@@ -117,26 +178,60 @@ async function writeFrame(
   }
 }
 
+function rawOf(extents: readonly PackExtent[]): { raw: Uint8Array; freeRaw: () => void } {
+  const [first] = extents
+  if (extents.length === 1) return { raw: first!.bytes, freeRaw: () => first!.free?.() }
+  const raw = new Uint8Array(extents.reduce((sum, { bytes }) => sum + bytes.length, 0))
+  let at = 0
+  for (const { bytes, free: freeExtent } of extents) {
+    raw.set(bytes, at)
+    at += bytes.length
+    freeExtent?.()
+  }
+  return { raw, freeRaw: () => freeWhole(raw) }
+}
+
 interface Encoders {
-  /** A fast level, to find out what is compressed already. */
-  readonly trial: ZstdEncoder
+  /** To find out what is compressed already. */
+  readonly fast: ZstdEncoder
+  /** To find out whether effort pays, where that is asked. */
+  readonly middle: ZstdEncoder | undefined
   readonly full: ZstdEncoder
 }
 
-function encodersOf(level: number): Encoders {
-  return {
-    trial: new ZstdEncoder(paramsOf(Math.min(level, TRIAL_LEVEL))),
-    full: new ZstdEncoder(paramsOf(level)),
-  }
+function encodersOf({ level, isUpdate }: Effort): Encoders {
+  const upTo = (own: number) => new ZstdEncoder(paramsOf(Math.min(level, own)))
+  const middle = isUpdate && level > MIDDLE_LEVEL ? upTo(MIDDLE_LEVEL) : undefined
+  return { fast: upTo(TRIAL_LEVEL), middle, full: upTo(level) }
 }
 
 /** Plain where zstd gains too little. */
-async function compressFrame(raw: Uint8Array, { trial, full }: Encoders): Promise<Compressed> {
+async function compressFrame(raw: Uint8Array, { fast, middle, full }: Encoders): Promise<Compressed> {
   const plain = { codec: 'plain' as const, stored: raw }
-  const sample = raw.length <= SAMPLES * SAMPLE_BYTES ? raw : sampleOf(raw)
-  if ((await trial.compress(sample)).length > sample.length * (1 - TRIAL_SAVING)) return plain
-  const stored = await full.compress(raw)
+  if ((await savingOf(raw, fast)) < TRIAL_SAVING) return plain
+  const cheap = middle && raw.length >= OWN_FRAME_BYTES ? await goodEnough(raw, fast, middle) : undefined
+  const stored = cheap ?? (await full.compress(raw))
   return stored.length > raw.length * (1 - SAVING) ? plain : { codec: 'zstd', stored }
+}
+
+async function goodEnough(
+  raw: Uint8Array,
+  fast: ZstdEncoder,
+  middle: ZstdEncoder,
+): Promise<Uint8Array | undefined> {
+  const quick = await fast.compress(raw)
+  const better = await middle.compress(raw)
+  const isEnough = better.length > quick.length * (1 - MIDDLE_SAVING)
+  freeWhole(quick)
+  if (isEnough) return better
+  freeWhole(better)
+  return undefined
+}
+
+/** The share that a fast level saves, of a sample. */
+async function savingOf(raw: Uint8Array, trial: ZstdEncoder): Promise<number> {
+  const sample = raw.length <= SAMPLES * SAMPLE_BYTES ? raw : sampleOf(raw)
+  return 1 - (await trial.compress(sample)).length / Math.max(sample.length, 1)
 }
 
 /** Evenly spread. */
@@ -160,8 +255,8 @@ export async function compressDirectory(raw: Uint8Array, level: number): Promise
 function paramsOf(level: number): Record<number, number> {
   return {
     [constants.ZSTD_c_compressionLevel]: level,
-    ...(level > TRIAL_LEVEL && {
-      [constants.ZSTD_c_windowLog]: 22,
+    ...(level > MIDDLE_LEVEL && {
+      [constants.ZSTD_c_windowLog]: 23,
       [constants.ZSTD_c_chainLog]: 22,
       [constants.ZSTD_c_hashLog]: 19,
     }),

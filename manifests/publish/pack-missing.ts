@@ -6,7 +6,7 @@ import type { Cid } from '../cid.ts'
 import type { PackRef } from '../manifest.ts'
 import type { FolderView } from './folder-view.ts'
 import type { FrameCache } from './frame-cache.ts'
-import { writtenFrames, type FrameFinder, type PackExtent } from './frame-writer.ts'
+import { writtenFrames, type Effort, type FrameFinder, type PackExtent } from './frame-writer.ts'
 import { orphanPacks } from './history.ts'
 import { PackReader } from './pack-reader.ts'
 import { writePacks } from './pack-writer.ts'
@@ -18,8 +18,7 @@ interface PackingTools {
   readonly cache: FrameCache
   /** Packs of kept releases: a frame of one that is being rewritten may serve again. */
   readonly known: readonly PackReader[]
-  /** zstd's. */
-  readonly level: number
+  readonly effort: Effort
   readonly packBytesMax: number | undefined
   /** What is being packed, and how many bytes of content were packed before. */
   readonly progress: (path: string, doneBytes: number) => void
@@ -29,7 +28,7 @@ interface PackingTools {
 export async function packMissing(
   view: FolderView,
   { missing, missingNodes }: PackPlan,
-  { storage, cache, known, level, packBytesMax, progress }: PackingTools,
+  { storage, cache, known, effort, packBytesMax, progress }: PackingTools,
 ): Promise<{ packs: PackRef[]; rawBytes: number; reusedBytes: number }> {
   const orphans = await Promise.all(
     (await orphanPacks(storage)).map(sha256 => PackReader.openOrphan(storage, cache, sha256)),
@@ -43,13 +42,13 @@ export async function packMissing(
   })
   const frames = writtenFrames(
     extents,
-    level,
+    effort,
     findFrame(packs, sizeBytes => (reusedBytes += sizeBytes)),
   )
   const written = await writePacks(frames, {
     storage,
     nodes: missingNodes,
-    level,
+    level: effort.level,
     ...(packBytesMax !== undefined && { packBytesMax }),
   })
   return { packs: written, rawBytes, reusedBytes }

@@ -164,7 +164,7 @@ export async function publishRelease(request: PublishRequest): Promise<PublishRe
     storage: repository,
     cache,
     known: packs.candidates,
-    level: options.level ?? LEVEL,
+    effort: { level: options.level ?? LEVEL, isUpdate: before !== undefined },
     packBytesMax: options.packBytesMax,
     progress: (path, doneBytes) => tell('packing', { path, doneBytes, totalBytes }),
   })
