@@ -5,7 +5,7 @@
  * Sizes are divided so that the volume is bearable. Catalogs come on top of the capacity: divided
  * sizes would make them weigh as much as what they list.
  */
-import { existsSync } from 'node:fs'
+import { existsSync, readdirSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { Agent, get } from 'node:http'
 import { tmpdir } from 'node:os'
@@ -16,7 +16,7 @@ import { openOwner } from '../../node/owner.ts'
 import type { Trace } from '../trace.ts'
 import type { Catalog, ContactWindow } from './link-model.ts'
 import { openRealOrigin, type Published } from './real-origin.ts'
-import { rounded, Tally, type Ratios } from './tally.ts'
+import { median, rounded, Tally, type Ratios } from './tally.ts'
 
 export interface RealWorld {
   readonly trace: Trace
@@ -31,6 +31,11 @@ export interface RealResult extends Ratios {
   readonly fills: number
   readonly originBytes: number
   readonly cpuUsPerRequest: number
+  /** Of the whole process, origin and client in it: medians of the second and of the last quarter. */
+  readonly rssMb: readonly [early: number, late: number]
+  readonly openFiles: readonly [early: number, late: number]
+  /** The most that content took, over what it may take: capacity, catalogs, what passes through. */
+  readonly diskShareMax: number
 }
 
 /** Bodies of a run; sizes are divided by 64 where they would be more. */
@@ -41,6 +46,7 @@ const ITEMS_PER_DATASET = 100
 /** Each is looked at in each plan. */
 const DATASETS_MAX = { always: 400, windows: 64 }
 const PASSING_SHARE = 0.01
+const SAMPLES = 400
 const MIB = 1024 * 1024
 
 export async function runRealNode(world: RealWorld): Promise<RealResult> {
@@ -110,6 +116,10 @@ export async function runRealNode(world: RealWorld): Promise<RealResult> {
   let open: ContactWindow | undefined
   let asked = 0
   let plannedMs = -Infinity
+  const sampledEvery = Math.ceil(trace.key.length / SAMPLES)
+  const rss: number[] = []
+  const files: number[] = []
+  let diskShareMax = 0
   const cpuBefore = process.cpuUsage()
   for (const [n, key] of trace.key.entries()) {
     const seconds = trace.seconds[n]!
@@ -135,6 +145,12 @@ export async function runRealNode(world: RealWorld): Promise<RealResult> {
     const hit = await isHit(port, `/data/${datasetOf.get(key)}/${key}`, agent)
     if (seconds >= countFrom) tally.count(hit, trace.size[n]!)
     asked++
+    if (n % sampledEvery === 0) {
+      const { hotBytes, warmBytes } = owner.store.usage()
+      rss.push(process.memoryUsage.rss() / 1e6)
+      files.push(readdirSync('/proc/self/fd').length)
+      diskShareMax = Math.max(diskShareMax, (hotBytes + warmBytes) / kept)
+    }
   }
   const { user, system } = process.cpuUsage(cpuBefore)
   return {
@@ -143,7 +159,16 @@ export async function runRealNode(world: RealWorld): Promise<RealResult> {
     fills,
     originBytes: origin.served.bodyBytes,
     cpuUsPerRequest: rounded((user + system) / trace.key.length),
+    rssMb: earlyAndLate(rss),
+    openFiles: earlyAndLate(files),
+    diskShareMax: rounded(diskShareMax),
   }
+}
+
+function earlyAndLate(samples: readonly number[]): [number, number] {
+  const quarter = samples.length >> 2
+  const [early, late] = [samples.slice(quarter, 2 * quarter), samples.slice(3 * quarter)]
+  return [Math.round(median(early)), Math.round(median(late))]
 }
 
 function divisorOf(trace: Trace): number {

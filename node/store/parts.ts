@@ -29,6 +29,8 @@ import { Turns } from './turns.ts'
 
 const OPEN_FILES_MAX = 256
 const UNMAKEABLE_MS = 5000
+/** A twentieth of the capacity, within these. */
+const PASSING_BYTES_MIN = 16 * 1024 * 1024
 const PASSING_BYTES_MAX = 256 * 1024 * 1024
 
 export class StoreParts {
@@ -107,7 +109,7 @@ export class StoreParts {
         ...this.#shared(),
         reader: this.reader,
         onGone: (cid, bytes) => this.went(cid, bytes),
-        passingBytesMax: options.passingBytesMax ?? PASSING_BYTES_MAX,
+        passingBytesMax: options.passingBytesMax ?? passingBytesOf(hotBytesMax + warmBytesMax),
       },
       this.newPolicy(),
       hotBytesMax + warmBytesMax,
@@ -245,4 +247,8 @@ export class StoreParts {
       this.went(row.cid, row.sizeBytes)
     })
   }
+}
+
+function passingBytesOf(capacityBytes: number): number {
+  return Math.min(Math.max(capacityBytes / 20, PASSING_BYTES_MIN), PASSING_BYTES_MAX)
 }
