@@ -16,6 +16,8 @@ import type { PinTarget } from './pin-target.ts'
 
 const SHARE_MS = 700
 const REST_MS = 5000
+/** In a row. */
+const FAILURES_MAX = 3
 
 /** @param shareMs how long it may take over one block or extent. */
 export function pinHealSource(
@@ -47,15 +49,18 @@ export function pinHealSource(
 export function peerHealSource(url: string, shareMs = SHARE_MS): HealSource {
   const { host } = new URL(url)
   let restsUntil = 0
+  let failures = 0
   const get = async (path: string, maxBytes: number, options: Abortable) => {
     if (performance.now() < restsUntil) return undefined
     try {
-      return await withinShare(host, shareMs, options, ({ signal }) =>
+      const bytes = await withinShare(host, shareMs, options, ({ signal }) =>
         fetchBounded(new URL(path, url), maxBytes, signal),
       )
+      failures = 0
+      return bytes
     } catch (error) {
       options.signal.throwIfAborted()
-      restsUntil = performance.now() + REST_MS
+      if (++failures >= FAILURES_MAX) restsUntil = performance.now() + REST_MS
       throw error
     }
   }
