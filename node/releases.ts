@@ -53,10 +53,10 @@ export interface ListedItem {
   readonly path: string
   readonly sizeBytes: number
   readonly priority: PriorityClass
-  /** It must be here, or the release cannot be switched (I4, I5). */
-  readonly isNeeded: boolean
-  /** Those that can be named: nodes above the rest may not be here. */
-  readonly extents: readonly { readonly cid: Cid; readonly sizeBytes: number }[]
+  /** It must be here, or the release cannot be switched (I4, I5). Asks the store. */
+  isNeeded(): boolean
+  /** Those that can be named: nodes above the rest may not be here. Asks the store. */
+  extents(): readonly { readonly cid: Cid; readonly sizeBytes: number }[]
 }
 
 export interface DatasetReleases {
@@ -176,13 +176,15 @@ export class Releases {
     if (!release?.catalog.isWhole()) return
     const { store, trust, needs } = this.#parts
     const { manifest, catalog } = release
+    const isUpdate = current !== undefined && current !== release
     for (let page = 0; page < catalog.pages; page++) {
       yield catalog.entries(page).flatMap(entry => {
         if (trust.isDenied({ dataset, ...entry })) return []
         const { path, sizeBytes, root } = entry
-        const blocks = current && current !== release && this.#blocks(dataset, entry, current, release)
-        const isNeeded = blocks === true || needs.whyOf(manifest, entry) !== undefined
-        const { extents } = extentsUnder(store, root, sizeBytes)
+        const isNeeded = () =>
+          (isUpdate && this.#blocks(dataset, entry, current, release)) ||
+          needs.whyOf(manifest, entry) !== undefined
+        const extents = () => extentsUnder(store, root, sizeBytes).extents
         return { path, sizeBytes, priority: entry.priority ?? manifest.priority, isNeeded, extents }
       })
       await new Promise(resolve => setImmediate(resolve))

@@ -52,12 +52,12 @@ export async function planKeeping({ releases, store, demand }: KeepTools): Promi
       for (const { path, sizeBytes, priority, isNeeded, extents } of page) {
         if (seen++ % every === 0) observed.push({ dataset, path, publishedMs })
         if (fits) continue
-        if (isNeeded) neededBytes += sizeBytes
+        if (isNeeded()) neededBytes += sizeBytes
         else {
           const requestsPerDay = demand.requestsPerDay({ dataset, path, priority, publishedMs })
           const value = valueOf(requestsPerDay, sizeBytes, 1)
           candidates.push({ key: items.length, sizeBytes, value })
-          items.push({ name: `${dataset}\n${path}`, requestsPerDay, extents })
+          items.push({ name: `${dataset}\n${path}`, requestsPerDay, extents: extents() })
         }
       }
     }
