@@ -104,8 +104,13 @@ export class Ranking {
     let lowest = NONE
     let value = Infinity
     let second = Infinity
-    for (let queue = 1; queue < this.queues.count; queue++) {
-      const its = this.#valueOf(queue)
+    // most of a request's cost: so the values that hold are read here
+    const { count } = this.queues
+    const { now } = this.#demand
+    const values = this.#value
+    const validUntil = this.#validUntil
+    for (let queue = 1; queue < count; queue++) {
+      const its = now < validUntil[queue]! ? values[queue]! : this.#valueOf(queue)
       if (its < value) {
         second = value
         value = its
