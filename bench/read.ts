@@ -10,6 +10,9 @@
  * `ofBound` is the share of what a verified read must cost at least: (CPU of SHA-256 over the chunks
  * that cover the request + CPU of NGINX for the same request) / ours; 1 is the limit.
  *
+ * `waited` is the share of the time that the server was ready and had no core: where it is not near 0, p99 says
+ * what else ran on the machine.
+ *
  * `busy` (only when named with --only): a node that fills, evicts and scrubs at the same time, 64 KiB ranges of a big item,
  * first as fast as it can, then at 70 % of that; and how long the first byte of the big item takes then.
  *
@@ -136,6 +139,7 @@ async function busy(): Promise<void> {
       hot: tiers.hot - tiersBefore.hot,
       warm: tiers.warm - tiersBefore.warm,
       busy: rounded(measured.busy, 2),
+      waited: rounded(measured.waited, 2),
       rssMb: rounded(rssMbOf(server.pid)),
     }),
   )
@@ -204,6 +208,7 @@ async function fairness(server: BenchServer): Promise<void> {
       rps: Math.round(few.requests / few.seconds),
       p50ms: few.p50ms,
       p99ms: few.p99ms,
+      waited: rounded(beside.waited, 2),
       mbps: mbps(beside),
       mbpsAlone: mbps(alone),
       bulkShare: rounded(mbps(beside) / mbps(alone), 2),
@@ -226,7 +231,7 @@ async function compare(workload: Workload): Promise<void> {
   const usOf = (name: string): number | undefined =>
     [...best].find(([server]) => server.name === name)?.[1].cpuUsPerRequest
   for (const [server, measured] of best) {
-    const { requests, seconds, bodyBytes, cpuUsPerRequest, busy, p50ms, p99ms } = measured
+    const { requests, seconds, bodyBytes, cpuUsPerRequest, busy, waited, p50ms, p99ms } = measured
     const mib = bodyBytes / requests / 1024 / 1024
     // Behind a proxy the bound is the proxy in front of the plain one.
     const isBehind = server.name.endsWith('-nginx')
@@ -254,6 +259,7 @@ async function compare(workload: Workload): Promise<void> {
         sha256Us: rounded(hashUs),
         verified: server.name.startsWith('towerlight'),
         busy: rounded(busy, 2),
+        waited: rounded(waited, 2),
         connections: workload.connections,
         cpu: cpus()[0]?.model,
         node: process.version,

@@ -8,6 +8,11 @@ export function cpuSecondsOf(pid: number): number {
   return familyOf(pid).reduce((sum, member) => sum + threadsOf(member), 0) / 1e9
 }
 
+/** Seconds that it was ready to run and had to wait for its core, so far. */
+export function waitSecondsOf(pid: number): number {
+  return familyOf(pid).reduce((sum, member) => sum + threadsOf(member, 1), 0) / 1e9
+}
+
 /** Resident memory of the family in MB; shared pages count once per process. */
 export function rssMbOf(pid: number): number {
   return familyOf(pid).reduce((sum, member) => {
@@ -16,10 +21,11 @@ export function rssMbOf(pid: number): number {
   }, 0)
 }
 
-function threadsOf(pid: number): number {
+/** @param field of `schedstat`: 0 on a CPU, 1 waiting for one. */
+function threadsOf(pid: number, field = 0): number {
   let sum = 0
   for (const thread of list(`/proc/${pid}/task`)) {
-    sum += Number(read(`/proc/${pid}/task/${thread}/schedstat`).split(' ', 1)[0] ?? 0)
+    sum += Number(read(`/proc/${pid}/task/${thread}/schedstat`).split(' ', 2)[field] ?? 0)
   }
   return sum
 }

@@ -6,7 +6,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { EdgeError } from '../../manifests/errors.ts'
-import { cpuSecondsOf } from './cpu.ts'
+import { cpuSecondsOf, waitSecondsOf } from './cpu.ts'
 
 const run = promisify(execFile)
 
@@ -28,6 +28,8 @@ export interface Measured {
   readonly cpuUsPerRequest: number
   /** Share of the time that the server was on a CPU: the load saturates it from about 0.9 on. */
   readonly busy: number
+  /** Share of the time that it waited for its core: from about 0.1 on, others disturbed what was measured. */
+  readonly waited: number
   readonly p50ms: number
   readonly p99ms: number
 }
@@ -55,6 +57,7 @@ export async function drive(
   ]
   const cpuOf = () => cpuSecondsOf(server.pid) + (server.alsoPid ? cpuSecondsOf(server.alsoPid) : 0)
   const cpuBefore = cpuOf()
+  const waitedBefore = waitSecondsOf(server.pid)
   const startedMs = performance.now()
   const { stdout } = await run('taskset', args).catch(cause => {
     throw new EdgeError('DEPENDENCY_ABSENT', 'wrk and taskset are needed: apt-get install wrk util-linux', {
@@ -80,6 +83,7 @@ export async function drive(
     bodyBytes: bytes,
     cpuUsPerRequest: (cpu * 1e6) / requests,
     busy: cpu / wall,
+    waited: (waitSecondsOf(server.pid) - waitedBefore) / wall,
     p50ms: p50us / 1000,
     p99ms: p99us / 1000,
   }
