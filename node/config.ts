@@ -78,6 +78,9 @@ const Settings = z.strictObject({
     .describe('copies of each pin over the Kubo hosts, least-most; absent = on every host'),
   s3Url: httpUrl.optional().describe('S3 bucket http://KEY:SECRET@host:port/bucket: pins, and healing'),
   peers: listOf(httpUrl).default([]).describe('other nodes nearby, to fill and heal from before the link'),
+  shareDemand: flag
+    .default(false)
+    .describe('tell neighbours how often items are asked for here, by the hour: counts, nothing else'),
   scrubDays: count
     .min(1)
     .default(7)
@@ -115,6 +118,7 @@ const VARIABLES = {
   ipfsReplicas: 'TOWER_IPFS_REPLICAS',
   s3Url: 'TOWER_S3_URL',
   peers: 'TOWER_PEERS',
+  shareDemand: 'TOWER_SHARE_DEMAND',
   scrubDays: 'TOWER_SCRUB_DAYS',
   workers: 'TOWER_WORKERS',
   drainMs: 'TOWER_DRAIN_MS',

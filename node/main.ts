@@ -100,14 +100,14 @@ export async function startNode(
     isAllowed: () => shedding.allows('scrub'),
   })
 
-  const onAsked = ({ dataset, path, publishedAtMs }: OpenItem) =>
-    owner.demand.asked(dataset, path, publishedAtMs)
+  const onAsked = (item: OpenItem) => owner.asked(item)
   const server = createNodeServer(
     {
       library: owner.library,
       onAsked,
       repo: joinedRepoView(trustRepoView(owner.trust), packView(repository)),
       routes: [
+        ...(owner.shared ? [owner.shared] : []),
         ipfsGateway({
           blocks: owner.library,
           isDenied: root => owner.library.isDenied(root),

@@ -18,6 +18,7 @@ import { openHttpUpstream } from '../warmers/http-upstream.ts'
 import { type LinkSettings, parseLinks } from '../warmers/link-settings.ts'
 import { openLocalQueue } from '../warmers/local-queue.ts'
 import { fillMirror } from '../warmers/mirror.ts'
+import { NearbyDemand, SharedDemand } from '../warmers/nearby-demand.ts'
 import { openOnDemand } from '../warmers/on-demand.ts'
 import { type OpenLinks, openLinks, type OpenWindow } from '../warmers/open-links.ts'
 import type { PlanReport } from '../warmers/plan-report.ts'
@@ -30,6 +31,7 @@ import type { PinService } from '../pinning/pin-service.ts'
 import type { PinFiles } from '../pinning/pin-target.ts'
 import type { Upstream } from '../warmers/upstream.ts'
 import type { NodeConfig } from './config.ts'
+import type { OpenItem } from './library.ts'
 import { openLibrary, type NodeLibrary } from './open-library.ts'
 import { repoFilesOf } from './repo-view.ts'
 import { openStore } from './store/open-store.ts'
@@ -59,6 +61,10 @@ export interface Owner extends AsyncDisposable {
   readonly queue: FillTools['queue']
   /** Undefined when there is nowhere to pin to. */
   readonly pins: PinService | undefined
+  /** Somebody asked for the item, here or not. */
+  asked(item: Pick<OpenItem, 'dataset' | 'path' | 'publishedAtMs'>): void
+  /** What neighbours may ask of our demand, where it is shared. */
+  readonly shared: SharedDemand | undefined
   plan(wish: FillWish, options: Abortable): Promise<PlanReport>
   /** One after the other: a second call begins when the first has ended, and finds little to do. */
   fill(wish: FillWish, options: Abortable): AsyncGenerator<FillEvent>
@@ -162,6 +168,8 @@ export async function openOwner(config: NodeConfig, world: OwnerWorld = {}): Pro
   const pins = await openPins(config, { store, library, trust, nodeId })
   if (pins) stack.use(pins)
   await addHealSources({ config, store, tools, local, pins, links })
+  const shared = config.shareDemand ? new SharedDemand(now) : undefined
+  const nearby = new NearbyDemand(config.peers, demand, now)
   const turns = new Turns()
   const kept = stack.move()
   return {
@@ -176,10 +184,16 @@ export async function openOwner(config: NodeConfig, world: OwnerWorld = {}): Pro
     links,
     queue,
     pins,
+    shared,
+    asked({ dataset, path, publishedAtMs }) {
+      demand.asked(dataset, path, publishedAtMs)
+      shared?.asked(dataset, path)
+    },
     plan: (wish, options) =>
       turns.take(() => planOnce({ ...requestOf(tools, wish, config), ...outlook, ...options }), options),
     async *fill(wish, options) {
       const request = { ...requestOf(tools, wish, config), ...outlook, ...options, peers }
+      await nearby.learn(options)
       try {
         yield* turns.stream(() => fillOf(config, request), options)
       } finally {

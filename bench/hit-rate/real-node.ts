@@ -86,7 +86,7 @@ export async function runRealNode(world: RealWorld): Promise<RealResult> {
     {
       library: owner.library,
       now,
-      onAsked: ({ dataset, path, publishedAtMs }) => owner.demand.asked(dataset, path, publishedAtMs),
+      onAsked: item => owner.asked(item),
     },
     { memoryBytesMax: 1 },
   )
