@@ -21,8 +21,11 @@ export interface Prospect {
   readonly asked: Asked | undefined
 }
 
-/** Classes P0 to P3. The gaps are wide: demand orders items within a class far more than across. */
-export const CLASS_WEIGHTS = [16, 4, 1, 0.25] as const
+/**
+ * What a request of classes P0 to P3 is worth beside others: 16 : 4 : 1 : ¼, to the power that serves the
+ * first class nearly as if it stood alone (docs/tiers.md).
+ */
+export const CLASS_WEIGHTS = [leaned(16), leaned(4), 1, leaned(0.25)] as const
 /**
  * 1 counts requests, 0 counts bytes. Where bytes come through windows, .6 keeps most of both (docs/tiers.md).
  */
@@ -34,6 +37,10 @@ const EXCHANGES_MAX = 200
 const HALF_LIFE_SECONDS = 7 * DAY_SECONDS
 /** What a neighbour's request says, in requests of our own. More is worse: a third costs 1 to 2 points. */
 const NEARBY = 0.1
+
+export function leaned(weight: number): number {
+  return weight ** 1.5
+}
 
 export function asked(before: Asked | undefined, nowSeconds: number, times = 1): Asked {
   if (before === undefined) return { requests: times, lastSeconds: nowSeconds }

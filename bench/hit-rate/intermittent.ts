@@ -11,6 +11,7 @@ import {
   asked,
   askedNearby,
   Forecast,
+  leaned,
   planKeep,
   valueOf,
   type Asked,
@@ -227,7 +228,7 @@ class Ours implements Actor {
   }
 
   #expected(item: number, seconds: number): number {
-    const weight = this.#options.weighted ? this.#world.catalog.weight[item]! : 1
+    const weight = this.#options.weighted ? leaned(this.#world.catalog.weight[item]!) : 1
     return this.#forecast.requestsPerDay(this.#prospect(item), seconds) * weight
   }
 
