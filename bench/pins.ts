@@ -12,8 +12,10 @@
  * the latter is ours. `rssMbMax` is the most memory of this process
  * while it pins; `indexRssMb` of it is there before, for the index of the items.
  *
- *   node bench/pins.ts --items PATH [--seed N] [--no-s3] [--no-plain]
- *   node bench/pins.ts --generated 10737418240 [--no-s3]
+ * `npm run bench:pins` gives the runtime the settings that `node/cli/tower` gives it.
+ *
+ *   npm run -s bench:pins -- --items PATH [--seed N] [--no-s3] [--no-plain]
+ *   npm run -s bench:pins -- --generated 10737418240 [--no-s3]
  */
 import { readFileSync } from 'node:fs'
 import { monitorEventLoopDelay, performance } from 'node:perf_hooks'
