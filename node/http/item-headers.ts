@@ -61,6 +61,8 @@ export class ItemHeaders implements Validators {
   readonly etagOfEncodings: string | undefined
   /** Whether encodings of it are given to clients that take them. */
   readonly isEncodable: boolean
+  /** As in a URL; undefined for an item asked for by digest. */
+  readonly path: string | undefined
   readonly lastModifiedMs: number
   readonly reprDigest: string
   readonly #item: OpenItem
@@ -73,6 +75,7 @@ export class ItemHeaders implements Validators {
     this.#item = item
     this.etag = `"sha256-${item.sha256}"`
     this.isEncodable = isEncodable(item.mediaType, item.sizeBytes)
+    this.path = naming === 'path' ? urlPathOf(item) : undefined
     this.etagOfEncodings = this.isEncodable ? `"sha256-${item.sha256}-` : undefined
     this.lastModifiedMs = Math.floor(item.publishedAtMs / 1000) * 1000
     this.reprDigest = digestField(item.sha256)
@@ -97,7 +100,7 @@ export class ItemHeaders implements Validators {
       'Cross-Origin-Resource-Policy', 'cross-origin',
       ...(ACTIVE_TYPE.test(item.mediaType) ? ['Content-Security-Policy', SANDBOX] : []),
       ...(INLINE_TYPE.test(item.mediaType) ? [] : ['Content-Disposition', disposition(item.path)]),
-      ...(this.isEncodable && naming === 'path' ? ['Use-As-Dictionary', useAsDictionary(urlPathOf(item))] : []),
+      ...(this.isEncodable && this.path !== undefined ? ['Use-As-Dictionary', useAsDictionary(this.path)] : []),
       'Accept-Ranges', 'bytes',
       'Repr-Digest', this.reprDigest,
       'Content-Length', String(item.sizeBytes),

@@ -139,7 +139,7 @@ export function createNodeServer(parts: NodeServerParts, given: Partial<NodeServ
   const { transfersMax, retryAfterSeconds } = limits
   const sender = new ItemSender({ library, memory, pool, queue, observer, transfersMax, handOver })
   const onSent = (coding: string, savedBytes: number): void => metrics.encoded(coding, savedBytes)
-  const encoded = encodings && new EncodedAnswers({ encodings, library, sender, observer, onSent, handOver })
+  const encoded = encodings && new EncodedAnswers({ encodings, sender, observer, onSent, handOver })
   const items = new ItemHandler({
     library,
     sender,

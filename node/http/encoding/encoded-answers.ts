@@ -9,19 +9,19 @@
 import { hash } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Sha256 } from '../../../manifests/digest.ts'
-import { EdgeError, isEdgeError } from '../../../manifests/errors.ts'
-import type { Library, Tier } from '../../library.ts'
+import { EdgeError } from '../../../manifests/errors.ts'
+import type { Abortable } from '../../../manifests/extent.ts'
+import type { Tier } from '../../library.ts'
 import { digestField } from '../digest-fields.ts'
 import { type AnswerObserver, type ItemExchange, noteAnswer } from '../exchange.ts'
 import type { ItemSender } from '../item-sender.ts'
 import { readWhole } from '../whole-item.ts'
 import { withWishes } from '../wishes.ts'
-import { ENCODED_BYTES_MAX, type Variant, tagOf, variantsFor } from './codings.ts'
+import { type Variant, tagOf, variantsFor } from './codings.ts'
 import { type Encoded, type Encodings, PIECE_BYTES, pieceAt } from './encodings.ts'
 
 export interface EncodedAnswerParts {
   readonly encodings: Encodings
-  readonly library: Pick<Library, 'openDigest'>
   readonly sender: ItemSender
   readonly observer: AnswerObserver
   /** How many bytes less than the item as it is. */
@@ -47,7 +47,9 @@ export class EncodedAnswers {
   answered(exchange: ItemExchange, acceptEncoding: string | string[]): boolean {
     const { req, item } = exchange
     const held = req.headers['available-dictionary']
-    const variants = variantsFor(String(acceptEncoding), held === undefined ? undefined : String(held))
+    const { path } = exchange.fields
+    const dictionary = held === undefined || path === undefined ? undefined : String(held)
+    const variants = variantsFor(String(acceptEncoding), dictionary)
     const [first] = variants
     if (!first) return false
     const kept = this.#parts.encodings.inMemory(item.sha256, first)
@@ -64,18 +66,17 @@ export class EncodedAnswers {
   }
 
   async #answerOnceMade(exchange: ItemExchange, variants: readonly Variant[], tier: Tier): Promise<void> {
-    const { res, item } = exchange
+    const { res, item, fields } = exchange
     const { encodings, observer, sender, handOver } = this.#parts
+    const encodable = {
+      sha256: item.sha256,
+      path: fields.path,
+      read: (options: Abortable) => readWhole(item, options),
+    }
     this.#waiting.add(res)
     try {
       for (const variant of variants) {
-        const encodable = {
-          sha256: item.sha256,
-          read: (options: { signal: AbortSignal }) => readWhole(item, options),
-        }
-        const made =
-          encodings.inMemory(item.sha256, variant) ??
-          (await encodings.get(encodable, variant, sha256 => this.#dictionary(sha256)))
+        const made = encodings.inMemory(item.sha256, variant) ?? (await encodings.get(encodable, variant))
         if (res.destroyed) return
         if (made === 'not-here') return handOver?.(exchange.req, res)
         if (made === 'as-it-is' && variant.coding !== 'dcz') break
@@ -135,21 +136,6 @@ export class EncodedAnswers {
     const { encodings, sender } = this.#parts
     encodings.forget(exchange.item.sha256, variant)
     sender.sendWhole(exchange)
-  }
-
-  /** An item that is in a release, or was and has been encoded then. */
-  async #dictionary(sha256: Sha256): Promise<Buffer | undefined> {
-    const { encodings, library } = this.#parts
-    try {
-      const item = library.openDigest(sha256)
-      if (item.sizeBytes > ENCODED_BYTES_MAX) return undefined
-      if (item.residency({ first: 0, last: item.sizeBytes - 1 }).state === 'present')
-        return await readWhole(item, { signal: new AbortController().signal })
-    } catch (error) {
-      if (isEdgeError(error, 'ITEM_DENIED')) return undefined
-      if (!isEdgeError(error)) throw error
-    }
-    return encodings.original(sha256)
   }
 }
 

@@ -13,7 +13,6 @@ import { type EncodableItem, type Encoded, Encodings, PIECE_BYTES, pieceAt } fro
 
 const HELD = sha256Of(Buffer.from('held'))
 const HELD_FIELD = `:${Buffer.from(HELD, 'hex').toString('base64')}:`
-const noDictionary = async () => undefined
 
 describe('which coding', () => {
   it.each<[field: string, codings: string]>([
@@ -127,7 +126,7 @@ describe('what is kept', () => {
     {
       await using encodings = await open()
       expect(encodings.inMemory(item.sha256, { coding: 'gzip' })).toBeUndefined()
-      const asked = Array.from({ length: 5 }, () => encodings.get(item, { coding: 'gzip' }, noDictionary))
+      const asked = Array.from({ length: 5 }, () => encodings.get(item, { coding: 'gzip' }))
       for (const made of await Promise.all(asked)) {
         expect(gunzipSync((made as Encoded).bytes).equals(text)).toBe(true)
       }
@@ -137,18 +136,18 @@ describe('what is kept', () => {
       expect(item.reads).toBe(1)
     }
     await using again = await open()
-    expect(await again.get(item, { coding: 'gzip' }, noDictionary)).toMatchObject({ pieces: [] })
+    expect(await again.get(item, { coding: 'gzip' })).toMatchObject({ pieces: [] })
     expect(item.reads).toBe(1)
   })
 
   it('is made anew when a byte on disk has flipped', async () => {
     const item = itemOf(text)
-    await (await open()).get(item, { coding: 'zstd' }, noDictionary)
+    await (await open()).get(item, { coding: 'zstd' })
     const path = await file()
     const bytes = await readFile(path)
     bytes[40]! ^= 1
     await writeFile(path, bytes)
-    const made = (await (await open()).get(item, { coding: 'zstd' }, noDictionary)) as Encoded
+    const made = (await (await open()).get(item, { coding: 'zstd' })) as Encoded
     expect(zstdDecompressSync(made.bytes).equals(text)).toBe(true)
     expect(item.reads).toBe(2)
   })
@@ -156,7 +155,7 @@ describe('what is kept', () => {
   it('is not made from bytes that are not the item', async () => {
     const item = itemOf(text, Buffer.concat([text.subarray(1), Buffer.from('x')]))
     await using encodings = await open()
-    await expect(encodings.get(item, { coding: 'br' }, noDictionary)).rejects.toMatchObject({
+    await expect(encodings.get(item, { coding: 'br' })).rejects.toMatchObject({
       code: 'CHUNK_CORRUPT',
     })
   })
@@ -164,16 +163,16 @@ describe('what is kept', () => {
   it('is nothing where nothing is gained, and that is remembered', async () => {
     const item = itemOf(randomBytes(20_000))
     await using encodings = await open()
-    expect(await encodings.get(item, { coding: 'br' }, noDictionary)).toBe('as-it-is')
+    expect(await encodings.get(item, { coding: 'br' })).toBe('as-it-is')
     expect(encodings.inMemory(item.sha256, { coding: 'br' })).toBe('as-it-is')
-    expect(await (await open()).get(item, { coding: 'br' }, noDictionary)).toBe('as-it-is')
+    expect(await (await open()).get(item, { coding: 'br' })).toBe('as-it-is')
     expect(item.reads).toBe(1)
   })
 
   it('is bounded: who comes when too many wait gets the item as it is', async () => {
     await using encodings = await open()
     const asked = Array.from({ length: 60 }, (_, i) =>
-      encodings.get(itemOf(Buffer.concat([Buffer.from(String(i)), text])), { coding: 'gzip' }, noDictionary),
+      encodings.get(itemOf(Buffer.concat([Buffer.from(String(i)), text])), { coding: 'gzip' }),
     )
     const made = await Promise.all(asked)
     const refused = made.filter(each => each === 'as-it-is').length
@@ -185,20 +184,24 @@ describe('what is kept', () => {
     const item = itemOf(text)
     const limits = { diskBytesMax: 1e6, memoryBytesMax: 1e6, reserveBytes: Number.MAX_SAFE_INTEGER }
     const encodings = await Encodings.open({ folder, ...limits })
-    expect(await encodings.get(item, { coding: 'zstd' }, noDictionary)).toMatchObject({ pieces: [] })
+    expect(await encodings.get(item, { coding: 'zstd' })).toMatchObject({ pieces: [] })
     expect(await readdir(join(folder, 'encodings-v1'))).toEqual([])
   })
 
-  it('gives back an original whose release has gone, proven by its digest', async () => {
-    const item = itemOf(text)
+  it('gives back what was given out under a path, proven by its digest, and under no other', async () => {
+    const item = { ...itemOf(text), path: '/data/a/b/text' }
     await using encodings = await open()
-    expect(await encodings.original(item.sha256)).toBeUndefined()
-    await encodings.get(item, { coding: 'zstd' }, noDictionary)
-    expect((await encodings.original(item.sha256))?.equals(text)).toBe(true)
+    expect(await encodings.dictionary('/data/a/b/text', item.sha256)).toBeUndefined()
+    await encodings.get(itemOf(text), { coding: 'zstd' })
+    expect(await encodings.dictionary('/data/a/b/text', item.sha256)).toBeUndefined()
+    await encodings.get(item, { coding: 'zstd' })
+    expect((await encodings.dictionary('/data/a/b/text', item.sha256))?.equals(text)).toBe(true)
+    expect(await encodings.dictionary('/data/a/b/other', item.sha256)).toBeUndefined()
   })
 
   it('goes when what must not be served has changed, not when it is looked at again', async () => {
-    const item = itemOf(text)
+    const source = itemOf(text)
+    const item = { ...source, path: '/x' }
     for (const [epoch, reads] of [
       ['a', 1],
       ['a', 1],
@@ -208,34 +211,37 @@ describe('what is kept', () => {
     ] as const) {
       await using encodings = await open()
       await encodings.begin(epoch)
-      await encodings.get(item, { coding: 'zstd' }, noDictionary)
-      await encodings.get(item, { coding: 'zstd' }, noDictionary)
-      expect([epoch, item.reads]).toEqual([epoch, reads])
+      await encodings.get(item, { coding: 'zstd' })
+      await encodings.get(item, { coding: 'zstd' })
+      expect([epoch, source.reads]).toEqual([epoch, reads])
     }
     await using encodings = await open()
-    await encodings.get(item, { coding: 'zstd' }, noDictionary)
+    await encodings.get(item, { coding: 'zstd' })
+    expect(await encodings.dictionary('/x', item.sha256)).toBeDefined()
     await encodings.begin('c')
     expect(encodings.inMemory(item.sha256, { coding: 'zstd' })).toBeUndefined()
-    expect(await encodings.original(item.sha256)).toBeUndefined()
+    expect(await encodings.dictionary('/x', item.sha256)).toBeUndefined()
   })
 
   it('a worker reads what the owner keeps, and makes nothing', async () => {
     const item = itemOf(text)
     const worker = Encodings.reader({ folder, memoryBytesMax: 1_000_000 })
-    expect(await worker.get(item, { coding: 'zstd' }, noDictionary)).toBe('not-here')
-    await (await open()).get(item, { coding: 'zstd' }, noDictionary)
-    const found = (await worker.get(item, { coding: 'zstd' }, noDictionary)) as Encoded
+    expect(await worker.get(item, { coding: 'zstd' })).toBe('not-here')
+    await (await open()).get(item, { coding: 'zstd' })
+    const found = (await worker.get(item, { coding: 'zstd' })) as Encoded
     expect(zstdDecompressSync(found.bytes).equals(text)).toBe(true)
   })
 
-  it('a dictionary makes the next version small; without its bytes there is none', async () => {
-    const old = randomBytes(50_000)
+  it('the version before makes the next one small; what was not given out under its path does not', async () => {
+    const old = Buffer.from(randomBytes(50_000).toString('hex'))
     const next = Buffer.concat([old.subarray(0, 20_000), Buffer.from('new'), old.subarray(20_000)])
-    const item = itemOf(next)
+    const item = { ...itemOf(next), path: '/data/a/b/text' }
     const variant: Variant = { coding: 'dcz', dictionary: sha256Of(old) }
     await using encodings = await open()
-    expect(await encodings.get(item, variant, noDictionary)).toBe('as-it-is')
-    const made = (await encodings.get(item, variant, async () => old)) as Encoded
+    await encodings.get({ ...itemOf(old), path: '/data/a/b/other' }, { coding: 'zstd' })
+    expect(await encodings.get(item, variant)).toBe('as-it-is')
+    await encodings.get({ ...itemOf(old), path: item.path }, { coding: 'zstd' })
+    const made = (await encodings.get(item, variant)) as Encoded
     expect(made.bytes.length).toBeLessThan(1_000)
     expect(made.bytes.toString('hex', 0, 40)).toBe(`5e2a4d1820000000${sha256Of(old)}`)
     expect(zstdDecompressSync(made.bytes.subarray(40), { dictionary: old }).equals(next)).toBe(true)
@@ -244,7 +250,7 @@ describe('what is kept', () => {
   it('large ones are verified piece by piece', async () => {
     const hex = Buffer.from(randomBytes(400_000).toString('hex'))
     await using encodings = await open()
-    const { bytes, pieces } = (await encodings.get(itemOf(hex), { coding: 'gzip' }, noDictionary)) as Encoded
+    const { bytes, pieces } = (await encodings.get(itemOf(hex), { coding: 'gzip' })) as Encoded
     expect(pieces.length).toBe(Math.ceil(bytes.length / PIECE_BYTES))
     expect(pieces.map((_, i) => sha256Of(pieceAt(bytes, i)))).toEqual(pieces)
   })

@@ -8,7 +8,8 @@
  * are made at once and in how many wait. Where a bound is met the item goes out as it is.
  *
  * The Zstandard encoding of an item outlives its release here: it is also where a dictionary comes from
- * that a browser still holds.
+ * that a browser still holds. Only what was given out under a path is a dictionary for it, so nobody can
+ * have everything encoded against everything.
  */
 import { join } from 'node:path'
 import { LRUCache } from 'lru-cache'
@@ -31,6 +32,8 @@ export type NotHere = 'not-here'
 
 export interface EncodableItem {
   readonly sha256: Sha256
+  /** The path that it was asked for by, if any: for that it becomes a dictionary. */
+  readonly path?: string | undefined
   /** The whole item, its chunks verified. */
   read(options: Abortable): Promise<Buffer>
 }
@@ -99,29 +102,29 @@ export class Encodings implements AsyncDisposable {
 
   /**
    * Verified just now. One making for all who ask; it goes on when they have left.
-   * @param dictionary gives the bytes that the variant names, or undefined: then it is `as-it-is`.
+   * `as-it-is`, too, where the variant's dictionary is none of ours for this path.
    * @throws what reading the item throws.
    */
-  async get(
-    item: EncodableItem,
-    variant: Variant,
-    dictionary: (sha256: Sha256) => Promise<Buffer | undefined>,
-  ): Promise<Encoded | AsItIs | NotHere> {
+  async get(item: EncodableItem, variant: Variant): Promise<Encoded | AsItIs | NotHere> {
     const key = keyOf(item.sha256, variant)
     const file = await this.#files.read(key)
-    if (file) return this.#remember(key, file)
+    if (file) {
+      if (variant.coding === 'zstd') await this.#offer(item)
+      return this.#remember(key, file)
+    }
     if (!this.#isOwner) return 'not-here'
     let made = this.#underWay.get(key)
     if (!made) {
       if (this.#queue.length >= WAITING_MAX) return 'as-it-is'
-      made = this.#make(key, item, variant, dictionary).finally(() => this.#underWay.delete(key))
+      made = this.#make(key, item, variant).finally(() => this.#underWay.delete(key))
       this.#underWay.set(key, made)
     }
     return made
   }
 
-  /** An item that was encoded once, whether or not it is still in a release; proven by its digest. */
-  async original(sha256: Sha256): Promise<Buffer | undefined> {
+  /** What was given out as `path` before, whether or not it is still in a release; proven by its digest. */
+  async dictionary(path: string, sha256: Sha256): Promise<Buffer | undefined> {
+    if (!(await this.#files.read(offerOf(path, sha256)))) return undefined
     const file = await this.#files.read(keyOf(sha256, { coding: 'zstd' }))
     if (!file?.bytes.length) return undefined
     const bytes = await decodeZstd(file.bytes).catch(() => NOTHING)
@@ -133,26 +136,22 @@ export class Encodings implements AsyncDisposable {
     await Promise.allSettled(this.#underWay.values())
   }
 
-  async #make(
-    key: Sha256,
-    item: EncodableItem,
-    variant: Variant,
-    dictionary: (sha256: Sha256) => Promise<Buffer | undefined>,
-  ): Promise<Encoded | AsItIs> {
+  async #make(key: Sha256, item: EncodableItem, variant: Variant): Promise<Encoded | AsItIs> {
     await this.#turn()
     try {
-      const held = variant.dictionary === undefined ? undefined : await dictionary(variant.dictionary)
-      if (variant.dictionary !== undefined && !held) return 'as-it-is'
+      const held = variant.coding === 'dcz' && (await this.dictionary(item.path ?? '', variant.dictionary))
+      if (variant.coding === 'dcz' && !held) return 'as-it-is'
       const source = await item.read({ signal: new AbortController().signal })
       if (sha256Of(source) !== item.sha256)
         throw new EdgeError('CHUNK_CORRUPT', `item ${item.sha256} as a whole`)
       const bytes =
         variant.coding === 'dcz'
-          ? await encodeWith(source, held!, variant.dictionary)
+          ? await encodeWith(source, held as Buffer, variant.dictionary)
           : await encode(source, variant.coding)
       const gained = bytes.length <= source.length * (1 - GAIN_MIN)
       const file = { bytes: gained ? bytes : NOTHING, sha256: sha256Of(gained ? bytes : NOTHING) }
       await this.#files.write(key, file).catch(() => {}) // a full disk: it stays in memory
+      if (variant.coding === 'zstd') await this.#offer(item)
       return this.#remember(key, file)
     } finally {
       const next = this.#queue.shift()
@@ -167,12 +166,24 @@ export class Encodings implements AsyncDisposable {
     else await new Promise<void>(resolve => this.#queue.push(resolve))
   }
 
+  /** Notes that it is a dictionary for its path. */
+  async #offer({ sha256, path }: EncodableItem): Promise<void> {
+    if (path === undefined || !this.#isOwner) return
+    const key = offerOf(path, sha256)
+    if (await this.#files.read(key)) return
+    await this.#files.write(key, { bytes: NOTHING, sha256: sha256Of(NOTHING) }).catch(() => {})
+  }
+
   #remember(key: Sha256, file: KeptFile): Encoded | AsItIs {
     const pieces = file.bytes.length > 2 * PIECE_BYTES ? piecesOf(file.bytes) : []
     const encoded = { ...file, pieces }
     this.#memory.set(key, encoded)
     return file.bytes.length === 0 ? 'as-it-is' : encoded
   }
+}
+
+function offerOf(path: string, sha256: Sha256): Sha256 {
+  return sha256Of(Buffer.from(`${sha256} is a dictionary for ${path}`))
 }
 
 function piecesOf(bytes: Buffer): Sha256[] {
