@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, expect, it, vi } from 'vitest'
 import { EdgeError } from '../../manifests/errors.ts'
 import { ExtentFiles } from './extent-files.ts'
+import { LearnedPolicy } from './policy/learned-policy.ts'
 import type { ContentStore } from './store.ts'
 import {
   admit,
@@ -150,6 +151,25 @@ it('a slow hot disk delays its writers and nobody else', async () => {
   gate.resolve()
   await slow
   expect(await readAll(store, [extents[9]!])).toBe(1)
+})
+
+it('capacities halved at a restart: what must not leave stays, the rest makes room, with the default policy', async () => {
+  await using folder = await temporaryFolder()
+  const held = extents.slice(0, 2)
+  const policy = (capacityBytes: number, hotBytesMax: number) =>
+    new LearnedPolicy({ capacityBytes, hotBytesMax, journal: true })
+  {
+    await using store = await openTestStore(folder.path, { ...capacities, policy })
+    await store.hold([held[0]!.cid], 'pinned')
+    await store.hold([held[1]!.cid], 'mustHave')
+    for (const extent of extents.slice(0, 7)) await admit(store, extent)
+    await store.settled()
+  }
+  await using store = await openTestStore(folder.path, { hotBytesMax: MIB, warmBytesMax: 2 * MIB, policy })
+  expect(await readAll(store, held)).toBe(2)
+  await store.settled()
+  expect(store.usage().extents).toBe(3)
+  expect(await readAll(store, held)).toBe(2)
 })
 
 it('a clock that goes back a year changes nothing that is kept, and learning goes on', async () => {
