@@ -11,7 +11,7 @@ import { pino } from 'pino'
 import { ENCODING_MEMORY_BYTES_MAX, Encodings } from './http/encoding/encodings.ts'
 import { handOver } from './http/hand-over.ts'
 import { createNodeServer } from './http/server.ts'
-import type { Library } from './library.ts'
+import type { Library, OpenItem } from './library.ts'
 import { openLibrary } from './open-library.ts'
 import { OwnerLine } from './owner-line.ts'
 import { openStore } from './store/open-store.ts'
@@ -35,7 +35,8 @@ const store = await openStore({ folder, warmFolder, ...sizes, mode: 'reader', he
 const trust = new TrustStore(join(folder, 'trust-v1'))
 await trust.reload()
 const library = await openLibrary({ store, trust, mode: 'reader' })
-const read = new Set<string>()
+/** Objects: their names are made when they are told, not at each read. */
+const read = new Set<OpenItem>()
 const server = createNodeServer(
   {
     library: noting(library),
@@ -67,8 +68,8 @@ async function stop(): Promise<void> {
 }
 
 function noting(inner: Library): Library {
-  const note = <Item extends { dataset: string; path: string }>(item: Item): Item => {
-    if (read.size < REPORT_ITEMS_MAX) read.add(`${item.dataset}/${item.path}`)
+  const note = (item: OpenItem): OpenItem => {
+    if (read.size < REPORT_ITEMS_MAX) read.add(item)
     return item
   }
   return {
@@ -83,6 +84,6 @@ function noting(inner: Library): Library {
 async function tellOwner(): Promise<void> {
   owner.tell({ type: 'counted', metrics: await server.metrics.registry.getMetricsAsJSON() })
   if (read.size === 0) return
-  owner.tell({ type: 'read', items: [...read] })
+  owner.tell({ type: 'read', items: Array.from(read, ({ dataset, path }) => `${dataset}/${path}`) })
   read.clear()
 }
