@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { bytesOf } from '../node/store/testing.ts'
 import { planOnce, type FillEvent } from './fill-once.ts'
@@ -59,6 +60,28 @@ describe('a fill', () => {
 
     const third = await node.fill([upstream])
     expect(done(third)).toMatchObject({ complete: true, contentBytes: 0, wire: { requests: 2 } })
+  })
+
+  it('prepares several datasets at a time: round trips of a far link do not add up', async () => {
+    await using origin = await openOrigin()
+    const names = Array.from({ length: 3 }, (_, n) => `health/clinic-${n}`)
+    for (const name of names) await origin.publish(name, { 'a.bin': bytesOf(name, 200_000) })
+    const asked = { packs: 0, most: 0, manifests: 0, mostManifests: 0 }
+    await using server = await origin.serve(honest => async (request, response) => {
+      const isPack = request.url?.startsWith('/packs/') === true
+      const isManifest = request.url?.endsWith('.manifest.json') === true
+      asked.most = Math.max(asked.most, (asked.packs += Number(isPack)))
+      asked.mostManifests = Math.max(asked.mostManifests, (asked.manifests += Number(isManifest)))
+      await sleep(100)
+      asked.packs -= Number(isPack)
+      asked.manifests -= Number(isManifest)
+      await honest(request, response)
+    })
+    await using node = await openNode(origin.root)
+    const plan = await planOnce(node.request([node.upstream(server.url)]))
+    expect(plan.datasets.map(({ dataset }) => dataset)).toEqual(names)
+    expect(asked.most).toBeGreaterThan(1)
+    expect(asked.mostManifests).toBeGreaterThan(1)
   })
 
   it('plans a first fill within 1 %', async () => {

@@ -73,6 +73,7 @@ export interface PlanNews {
 }
 
 const READ_AHEAD_BYTES = 32 * 1024
+const PREPARED_AT_ONCE = 4
 
 interface Planned {
   readonly schedule: Schedule | undefined
@@ -159,19 +160,9 @@ async function* planAll(request: Omit<FillRequest, 'queue'>): AsyncGenerator<Fil
       yield { type: 'failed', ...failureOf('', error) }
     }
   }
-  const prepared: Prepared[] = []
-  for (const { dataset } of request.releases.releases()) {
-    if (!(request.datasets?.includes(dataset) ?? request.wants(dataset))) continue
-    try {
-      const one = await prepareDataset(dataset, request, options)
-      if (one) prepared.push(one)
-    } catch (error) {
-      request.signal.throwIfAborted()
-      if (!isEdgeError(error)) throw error
-      failures++
-      yield { type: 'failed', ...failureOf(dataset, error) }
-    }
-  }
+  const { prepared, failed } = await prepareAll(request)
+  failures += failed.length
+  for (const failure of failed) yield { type: 'failed', ...failure }
   const keeps = await planKeeping(request)
   for (const [n, one] of prepared.entries()) {
     const wants = one.wants.filter(keptBy(one.dataset, { keeps }))
@@ -181,6 +172,33 @@ async function* planAll(request: Omit<FillRequest, 'queue'>): AsyncGenerator<Fil
   const schedule = scheduleOf(plans, refreshed, request)
   if (schedule) request.onSchedule?.(schedule)
   return { refreshed, failures, prepared, plans, schedule, keeps }
+}
+
+/** Some at a time: a far link's round trips would add up. In the order of the datasets. */
+async function prepareAll(
+  request: Omit<FillRequest, 'queue'>,
+): Promise<{ prepared: Prepared[]; failed: readonly Failure[] }> {
+  const { releases, signal } = request
+  const names = releases.releases().map(({ dataset }) => dataset)
+  const wanted = names.filter(dataset => request.datasets?.includes(dataset) ?? request.wants(dataset))
+  const outcomes: (Prepared | Failure | undefined)[] = []
+  const left = wanted.entries()
+  const prepareNext = async () => {
+    for (const [at, dataset] of left) {
+      try {
+        outcomes[at] = await prepareDataset(dataset, request, { signal })
+      } catch (error) {
+        signal.throwIfAborted()
+        if (!isEdgeError(error)) throw error
+        outcomes[at] = failureOf(dataset, error)
+      }
+    }
+  }
+  await Promise.all(Array.from({ length: PREPARED_AT_ONCE }, prepareNext))
+  return {
+    prepared: outcomes.flatMap(outcome => (outcome && 'sources' in outcome ? [outcome] : [])),
+    failed: outcomes.flatMap(outcome => (outcome && 'code' in outcome ? [outcome] : [])),
+  }
 }
 
 /** What neighbours have costs the link nothing: it comes first, and is not in the plan. */
