@@ -77,7 +77,7 @@ export class EncodedAnswers {
     try {
       for (const variant of variants) {
         const made = encodings.inMemory(item.sha256, variant) ?? (await encodings.get(encodable, variant))
-        if (res.destroyed) return
+        if (res.destroyed) return noteAnswer(observer, exchange, 499, tier, 0)
         if (made === 'not-here') return handOver?.(exchange.req, res)
         if (made === 'as-it-is' && variant.coding !== 'dcz') break
         if (made !== 'as-it-is') return this.#send(exchange, variant, made, tier)
