@@ -84,10 +84,12 @@ export async function startNode(
     const { redisUrl } = config
     stack.use(openBullWindows({ redisUrl, prefix: owner.nodeId, links: owner.linkSettings, onBegin: wake }))
   }
-  const renditions = await openRenditions(config, stack)
+  const isAllowedToMake = () => shedding.allows('renditions')
+  const renditions = await openRenditions(config, stack, isAllowedToMake)
   const encodings = stack.use(
     await Encodings.open({
       folder: config.data,
+      isAllowed: isAllowedToMake,
       diskBytesMax: ENCODING_BYTES_MAX,
       memoryBytesMax: ENCODING_MEMORY_BYTES_MAX,
       reserveBytes: config.reserveBytes,
@@ -194,10 +196,14 @@ export async function startNode(
   }
 }
 
-async function openRenditions(config: NodeConfig, stack: AsyncDisposableStack): Promise<Renditions> {
+async function openRenditions(
+  config: NodeConfig,
+  stack: AsyncDisposableStack,
+  isAllowed: () => boolean,
+): Promise<Renditions> {
   const renderer = stack.use(new Renderer())
   const { data: folder, reserveBytes } = config
-  return await Renditions.open({ folder, bytesMax: RENDITION_BYTES_MAX, reserveBytes, renderer })
+  return await Renditions.open({ folder, bytesMax: RENDITION_BYTES_MAX, reserveBytes, renderer, isAllowed })
 }
 
 /** What was made from items goes when the denylist changes, also one that changed while the node was down. */

@@ -196,6 +196,7 @@ export class ItemHandler {
         .get(pictureOf(item), rendition, { signal: gone.signal })
         .finally(() => this.#rendering.delete(res))
         .then(rendered => {
+          if (!rendered) return this.#answer(exchange)
           const list = fields.whole(sender.sourceOf(item), nowMs)
           const { status, bodyBytes } = sendRendition(req, res, item, list, rendered, fields)
           noteAnswer(observer, exchange, status, 'rendition', bodyBytes)

@@ -16,6 +16,7 @@ describe('renditions over HTTP', () => {
   const library = new TestLibrary()
   let node: TestNode
   let original: Buffer
+  let isAllowed = true
 
   beforeAll(async () => {
     const pixels = {
@@ -34,7 +35,12 @@ describe('renditions over HTTP', () => {
     const folder = await mkdtemp(join(tmpdir(), 'tower-renditions-'))
     stack.defer(() => rm(folder, { recursive: true, force: true }))
     const renderer = stack.use(new Renderer(RENDER_LIMITS))
-    const renditions = await Renditions.open({ folder, bytesMax: 10_000_000, renderer })
+    const renditions = await Renditions.open({
+      folder,
+      bytesMax: 10_000_000,
+      renderer,
+      isAllowed: () => isAllowed,
+    })
     node = stack.use(await startNode({ library, renditions }))
   })
   afterAll(() => stack.disposeAsync())
@@ -61,6 +67,17 @@ describe('renditions over HTTP', () => {
       String(body.length),
       headers.etag,
     ])
+  })
+
+  it('are not made when the battery is low: what is kept is sent, else the original', async () => {
+    const kept = `${BASE}/picture.jpg?w=640`
+    const before = await node.ask(kept)
+    isAllowed = false
+    expect((await node.ask(kept)).body.equals(before.body)).toBe(true)
+    const other = await node.ask(`${BASE}/picture.jpg?w=1000`)
+    isAllowed = true
+    expect([other.status, other.body.equals(original)]).toEqual([200, true])
+    expect(other.headers.etag).toBe(`"sha256-${sha256Of(original)}"`)
   })
 
   it('leave the original as it is', async () => {

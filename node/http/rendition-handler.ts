@@ -20,8 +20,12 @@ import { readWhole } from './whole-item.ts'
 const PICTURE_BYTES_MAX = 32 * 1024 * 1024
 
 export interface RenditionSource {
-  /** Verified at each call. @throws EdgeError `OVERLOADED`, `REQUEST_INVALID`, and what reading throws. */
-  get(picture: Picture, rendition: Rendition, options: Abortable): Promise<Rendered>
+  /**
+   * Verified at each call.
+   * @returns undefined when the original should be sent instead.
+   * @throws EdgeError `OVERLOADED`, `REQUEST_INVALID`, and what reading throws.
+   */
+  get(picture: Picture, rendition: Rendition, options: Abortable): Promise<Rendered | undefined>
 }
 
 /**

@@ -28,22 +28,26 @@ interface RenditionsOptions {
   /** The node's data folder. */
   readonly folder: string
   readonly renderer: Renderer
+  /** Whether there is power to make new ones. */
+  readonly isAllowed?: () => boolean
 }
 
 export class Renditions {
   readonly #files: KeptFiles
   readonly #renderer: Renderer
+  readonly #isAllowed: () => boolean
   readonly #underWay = new Map<Sha256, Promise<KeptFile>>()
 
-  private constructor(files: KeptFiles, renderer: Renderer) {
+  private constructor(files: KeptFiles, renderer: Renderer, isAllowed: () => boolean) {
     this.#files = files
     this.#renderer = renderer
+    this.#isAllowed = isAllowed
   }
 
   static async open(options: RenditionsOptions): Promise<Renditions> {
-    const { folder, bytesMax, reserveBytes = 0, renderer } = options
+    const { folder, bytesMax, reserveBytes = 0, renderer, isAllowed = () => true } = options
     const files = await KeptFiles.open(join(folder, 'renditions-v1'), { bytesMax, reserveBytes })
-    return new Renditions(files, renderer)
+    return new Renditions(files, renderer, isAllowed)
   }
 
   /** As `KeptFiles.begin`. */
@@ -51,10 +55,14 @@ export class Renditions {
     return this.#files.begin(epoch)
   }
 
-  /** @throws EdgeError as `Renderer.render`, and what reading the original throws. */
-  async get(picture: Picture, rendition: Rendition, options: Abortable): Promise<Rendered> {
+  /**
+   * @returns undefined when it is not kept and the battery is too low to make it: take the original.
+   * @throws EdgeError as `Renderer.render`, and what reading the original throws.
+   */
+  async get(picture: Picture, rendition: Rendition, options: Abortable): Promise<Rendered | undefined> {
     const key = renditionKey(picture.sha256, rendition)
     const found = await this.#files.read(key)
+    if (!found?.bytes.length && !this.#isAllowed()) return undefined
     const file = found?.bytes.length ? found : await this.#make(key, picture, rendition, options)
     return { ...file, mediaType: `image/${rendition.format}` }
   }
@@ -69,7 +77,7 @@ export class Renditions {
         .then(source => this.#renderer.render(source, rendition, own))
         .then(async bytes => {
           const file = { bytes, sha256: sha256Of(bytes) }
-          await this.#files.write(key, file)
+          await this.#files.write(key, file).catch(() => {}) // a full disk: made again next time
           return file
         })
         .finally(() => this.#underWay.delete(key))

@@ -180,6 +180,15 @@ describe('what is kept', () => {
     expect(refused).toBeLessThan(30)
   })
 
+  it('is not made when the battery is low, and is made later', async () => {
+    let isAllowed = false
+    const limits = { diskBytesMax: 1e6, memoryBytesMax: 1e6, isAllowed: () => isAllowed }
+    const encodings = await Encodings.open({ folder, ...limits })
+    expect(await encodings.get(itemOf(text), { coding: 'zstd' })).toBe('as-it-is')
+    isAllowed = true
+    expect(await encodings.get(itemOf(text), { coding: 'zstd' })).toMatchObject({ pieces: [] })
+  })
+
   it('takes nothing of the reserve of the disk', async () => {
     const item = itemOf(text)
     const limits = { diskBytesMax: 1e6, memoryBytesMax: 1e6, reserveBytes: Number.MAX_SAFE_INTEGER }

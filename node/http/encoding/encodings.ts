@@ -25,7 +25,7 @@ export interface Encoded extends KeptFile {
   readonly pieces: readonly Sha256[]
 }
 
-/** Nothing is gained by it, or too many are being made: send the item as it is. */
+/** Nothing is gained by it, too many are being made, or the battery is low: send the item as it is. */
 export type AsItIs = 'as-it-is'
 /** Only the owner of the store makes encodings. */
 export type NotHere = 'not-here'
@@ -45,6 +45,8 @@ export interface EncodingsOptions {
   readonly memoryBytesMax: number
   /** Free space of the disk that is never taken. */
   readonly reserveBytes?: number
+  /** Whether there is power to make new ones. */
+  readonly isAllowed?: () => boolean
 }
 
 export const ENCODING_MEMORY_BYTES_MAX = 16 * 1024 * 1024
@@ -58,15 +60,17 @@ const NOTHING = Buffer.alloc(0)
 export class Encodings implements AsyncDisposable {
   readonly #files: KeptFiles
   readonly #isOwner: boolean
+  readonly #isAllowed: () => boolean
   /** Without bytes: nothing is gained. */
   readonly #memory: LRUCache<Sha256, Encoded>
   readonly #underWay = new Map<Sha256, Promise<Encoded | AsItIs>>()
   readonly #queue: (() => void)[] = []
   #running = 0
 
-  private constructor(files: KeptFiles, memoryBytesMax: number, isOwner: boolean) {
+  private constructor(files: KeptFiles, memoryBytesMax: number, isOwner: boolean, isAllowed = () => true) {
     this.#files = files
     this.#isOwner = isOwner
+    this.#isAllowed = isAllowed
     this.#memory = new LRUCache<Sha256, Encoded>({
       maxSize: Math.max(1, memoryBytesMax),
       sizeCalculation: ({ bytes, pieces }) => bytes.length + pieces.length * 80 + 500,
@@ -76,7 +80,7 @@ export class Encodings implements AsyncDisposable {
   static async open(options: EncodingsOptions): Promise<Encodings> {
     const { folder, diskBytesMax: bytesMax, memoryBytesMax, reserveBytes = 0 } = options
     const files = await KeptFiles.open(join(folder, 'encodings-v1'), { bytesMax, reserveBytes })
-    return new Encodings(files, memoryBytesMax, true)
+    return new Encodings(files, memoryBytesMax, true, options.isAllowed)
   }
 
   /** In a worker: what the owner keeps. */
@@ -115,7 +119,7 @@ export class Encodings implements AsyncDisposable {
     if (!this.#isOwner) return 'not-here'
     let made = this.#underWay.get(key)
     if (!made) {
-      if (this.#queue.length >= WAITING_MAX) return 'as-it-is'
+      if (this.#queue.length >= WAITING_MAX || !this.#isAllowed()) return 'as-it-is'
       made = this.#make(key, item, variant).finally(() => this.#underWay.delete(key))
       this.#underWay.set(key, made)
     }
