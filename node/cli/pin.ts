@@ -148,7 +148,7 @@ export function pinTextOf({ wishes, policies, targets, replicas }: PinReport): s
   ]
   if (asked.length === 0 && targets.length === 0) return []
   return [
-    `Pinned: ${asked.length > 0 ? asked.join(', ') : 'nothing'}`,
+    `Pinned: ${asked.length > 0 ? [...new Set(asked)].join(', ') : 'nothing'}`,
     ...(targets.length > 0
       ? targets.map(lineOf)
       : ['  nowhere but here: set TOWER_IPFS_API or TOWER_S3_URL']),
