@@ -82,9 +82,8 @@ it('500 random damages cost not one wrong byte', async () => {
     }
     for (const [source, heals] of Object.entries(node.owner.store.usage().healedBy)) healed.set(source, heals)
     await mustTell(node, files)
+    console.log(JSON.stringify({ sources, heals: node.owner.store.usage().heals, late, slowest }))
   }
   expect([...healed.keys()].filter(name => name !== 'here').length).toBeGreaterThanOrEqual(3)
   expect(late.length).toBeLessThanOrEqual(ROUNDS / 100)
-  console.log(`refused at first: ${late.join(', ') || 'none'}`)
-  console.log(`healed: ${JSON.stringify(Object.fromEntries(healed))}, slowest ${Math.round(slowest)} ms`)
 })

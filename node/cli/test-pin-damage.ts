@@ -82,9 +82,10 @@ async function damageStore(folder: string, damage: Damage, seed: string): Promis
   else if (damage === 'flip') await flip(path, draw('place', size))
   else {
     const other = paths[draw('other', paths.length)]!
-    await rename(path, `${path}.aside`)
+    const aside = `${folder}.aside` // the node clears what it does not know inside
+    await rename(path, aside)
     if (other !== path) await rename(other, path)
-    await rename(`${path}.aside`, other)
+    await rename(aside, other)
     return [cidIn(path), cidIn(other)]
   }
   return [cidIn(path)]
