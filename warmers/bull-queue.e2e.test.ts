@@ -2,7 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
-import { Queue } from 'bullmq'
+import { FlowProducer, Queue, Worker } from 'bullmq'
 import { describe, expect, it } from 'vitest'
 import { EdgeError } from '../manifests/errors.ts'
 import { BatchBoard, type BatchEnd, type RunBatch } from './batch-board.ts'
@@ -252,22 +252,32 @@ describe('without Redis', () => {
     expect(performance.now() - since).toBeLessThan(4000)
   })
 
-  it('jobs left over by a killed node are no work', async () => {
+  it('jobs left over by a killed node, running and in flows, are no work and do not stay', async () => {
     await using redis = await redisServer()
+    const place = { connection: { path: redis.url }, prefix: 'node-a' }
+    const look = new Queue('fill', place)
     {
-      const left = new Queue('fill', { connection: { path: redis.url }, prefix: 'node-a' })
-      await left.addBulk(
-        batches(5).map(({ id }) => ({
-          name: 'x',
-          data: { board: 'gone', batch: id },
-          opts: { priority: 1 },
-        })),
-      )
-      await left.close()
+      const flows = new FlowProducer(place)
+      const children = batches(5).map(({ id }) => ({
+        name: 'batch',
+        queueName: 'fill',
+        data: { board: 'gone', batch: id },
+        opts: { priority: 1 },
+      }))
+      await flows.add({ name: 'window night', queueName: 'fill', data: { board: 'gone' }, children })
+      await flows.close()
+      const killed = new Worker('fill', () => new Promise(() => {}), place)
+      await expect.poll(() => look.getActiveCount()).toBe(1)
+      await killed.close(true)
     }
     await using queue = openBullQueue({ redisUrl: redis.url, prefix: 'node-a' })
-    const { board, ran } = boardOf(batches(4))
+    const { board, ran, ends } = boardOf(batches(4))
     await queue.drain(board, { concurrency: 2, window: 'w' }, { signal })
     expect(ran).toHaveLength(4)
+    expect(new Set(ends.map(({ executor }) => executor))).toEqual(new Set(['bullmq']))
+    await expect
+      .poll(async () => Object.values(await look.getJobCounts()).every(count => count === 0))
+      .toBe(true)
+    await look.close()
   })
 })

@@ -39,6 +39,7 @@ export interface BullOptions extends BullAddress {
 
 const LOOK_MS = 250
 const PATIENCE_MS = 3000
+const START_MS = 15_000
 /** Jobs of a flow are added in one transaction: so many take half a second. */
 const FLOW_JOBS_MAX = 2000
 /** BullMQ's lowest priority is 2^21; a job without one would run before all others. */
@@ -65,6 +66,7 @@ class RedisQueue implements BullQueue {
   readonly #redis: Redis
   readonly #connections: Redis[] = []
   readonly #boards = new Map<string, OpenBoard>()
+  readonly #openedAt = performance.now()
   #clearing: Promise<void> = Promise.resolve()
   #queue: Queue<JobData> | undefined
   #flows: FlowProducer | undefined
@@ -173,7 +175,7 @@ class RedisQueue implements BullQueue {
     while (board.open > 0) {
       signal.throwIfAborted()
       const now = performance.now()
-      if (board.running > 0) idleSince = now
+      if (board.running > 0 || this.#isStarting()) idleSince = now
       const isGone = jobs.state === 'refused' || (jobs.state === 'offered' && !this.connected)
       if (board.running === 0 && (isGone || now - idleSince > patienceMs)) {
         this.#options.onState?.('local', isGone ? 'Redis is not there' : 'no worker took a batch')
@@ -183,6 +185,12 @@ class RedisQueue implements BullQueue {
       if (jobs.state === 'offered' && board.running === 0 && board.open > 0 && (await this.#isEmptied()))
         offer()
     }
+  }
+
+  /** Worker processes take a moment, on a slow machine several seconds. */
+  #isStarting(): boolean {
+    const { ready = 1 } = this.#processes ?? {}
+    return this.connected && ready === 0 && performance.now() - this.#openedAt < START_MS
   }
 
   async #isEmptied(): Promise<boolean> {

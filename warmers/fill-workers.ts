@@ -27,7 +27,10 @@ export interface FillWorkers extends AsyncDisposable {
 export type RunFor = (executor: string, job: JobData, via: Via) => Promise<JobEnd>
 
 const MAIN = fileURLToPath(new URL('./fill-worker.ts', import.meta.url))
-const RESTART_MS = 1000
+const RESTART_MS_MIN = 500
+const RESTART_MS_MAX = 30_000
+/** A worker that lived this long was sound; its death is not held against the next one. */
+const SOUND_MS = 30_000
 const STOP_MS = 2000
 
 export function startFillWorkers(settings: FillWorkerSettings, run: RunFor): FillWorkers {
@@ -45,7 +48,7 @@ class Workers implements FillWorkers {
   constructor(settings: FillWorkerSettings, run: RunFor) {
     this.#settings = settings
     this.#run = run
-    for (let started = 0; started < settings.processes; started++) this.#start()
+    for (let started = 0; started < settings.processes; started++) this.#start(RESTART_MS_MIN)
   }
 
   get pids() {
@@ -70,7 +73,8 @@ class Workers implements FillWorkers {
     )
   }
 
-  #start(): void {
+  #start(restartMs: number): void {
+    const startedAt = performance.now()
     const child = fork(MAIN, [], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       serialization: 'advanced',
@@ -98,10 +102,11 @@ class Workers implements FillWorkers {
       this.#gone(child, reads)
       this.#children.delete(child)
       if (this.#stopping) return
+      const ms = performance.now() - startedAt > SOUND_MS ? RESTART_MS_MIN : restartMs
       const timer = setTimeout(() => {
         this.#restarts.delete(timer)
-        this.#start()
-      }, RESTART_MS)
+        this.#start(Math.min(ms * 2, RESTART_MS_MAX))
+      }, ms)
       this.#restarts.add(timer)
     })
   }
