@@ -13,6 +13,9 @@ import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 
 const DIGEST_BYTES = 32
 const EPOCH_FILE = 'epoch'
+const GONE = { size: 0, mtimeMs: 0 }
+/** What the smallest file takes of the disk. */
+const BLOCK_BYTES = 4096
 
 export interface KeptFile {
   readonly bytes: Buffer
@@ -28,8 +31,11 @@ interface KeptFilesLimits {
 export class KeptFiles {
   readonly #folder: string
   readonly #reserveBytes: number
+  readonly #openedMs = Date.now()
   /** Sizes; undefined for a reader, which looks at the disk. */
   readonly #files: LRUCache<Sha256, number> | undefined
+  /** Until the folder has been looked through, the disk is asked, too. */
+  #scanning: Promise<void> | undefined
 
   private constructor(folder: string, bytesMax: number | undefined, reserveBytes: number) {
     this.#folder = folder
@@ -37,7 +43,7 @@ export class KeptFiles {
     if (bytesMax === undefined) return
     this.#files = new LRUCache<Sha256, number>({
       maxSize: Math.max(1, bytesMax),
-      sizeCalculation: sizeBytes => Math.max(1, sizeBytes),
+      sizeCalculation: sizeBytes => Math.max(BLOCK_BYTES, sizeBytes),
       dispose: (_size, key, reason) => {
         if (reason === 'evict') void rm(this.#pathOf(key), { force: true })
       },
@@ -51,29 +57,24 @@ export class KeptFiles {
   async begin(epoch: string): Promise<void> {
     const note = join(this.#folder, EPOCH_FILE)
     if ((await readFile(note, 'utf8').catch(() => '')) === epoch) return
+    await this.#scanning
     this.#files?.clear()
     for (const shelf of await shelvesOf(this.#folder))
       await rm(join(this.#folder, shelf), { recursive: true, force: true })
     await writeFile(note, epoch)
   }
 
-  /** Reads names and sizes only. Of one folder, one process at a time may write. */
+  /**
+   * Of one folder, one process at a time may write. What is there is looked through in the background:
+   * however much it is, nobody waits for it.
+   */
   static async open(folder: string, { bytesMax, reserveBytes }: KeptFilesLimits): Promise<KeptFiles> {
     await mkdir(folder, { recursive: true })
     const kept = new KeptFiles(folder, bytesMax, reserveBytes)
-    const found: { key: Sha256; sizeBytes: number; usedMs: number }[] = []
-    for (const shelf of await shelvesOf(folder)) {
-      for (const key of await readdir(join(folder, shelf))) {
-        const path = join(folder, shelf, key)
-        if (key.endsWith('.draft')) await rm(path, { force: true })
-        else {
-          const { size, mtimeMs } = await stat(path)
-          found.push({ key: key as Sha256, sizeBytes: size, usedMs: mtimeMs })
-        }
-      }
-    }
-    for (const { key, sizeBytes } of found.toSorted((a, b) => a.usedMs - b.usedMs))
-      kept.#files?.set(key, sizeBytes)
+    kept.#scanning = kept
+      .#scan()
+      .catch(() => {}) // a folder that is gone is empty
+      .finally(() => (kept.#scanning = undefined))
     return kept
   }
 
@@ -84,7 +85,7 @@ export class KeptFiles {
 
   /** Verified; undefined when it is not here or was damaged. */
   async read(key: Sha256): Promise<KeptFile | undefined> {
-    if (this.#files && !this.#files.get(key)) return undefined
+    if (this.#files && !this.#files.get(key) && !this.#scanning) return undefined
     const file = await readFile(this.#pathOf(key)).catch(() => Buffer.alloc(0))
     const bytes = file.subarray(DIGEST_BYTES)
     const sha256 = sha256Of(bytes)
@@ -92,6 +93,11 @@ export class KeptFiles {
       return { bytes, sha256 }
     this.#files?.delete(key)
     return undefined
+  }
+
+  /** Resolves when the folder has been looked through. */
+  async settled(): Promise<void> {
+    await this.#scanning
   }
 
   /** Keeps it where there is room for it. */
@@ -111,6 +117,21 @@ export class KeptFiles {
     }
     this.#files.set(key, bytes.length + DIGEST_BYTES)
     if (!this.#files.has(key)) await rm(path, { force: true }) // larger than all that may be kept
+  }
+
+  /** Names and sizes only. */
+  async #scan(): Promise<void> {
+    const found: { key: Sha256; sizeBytes: number; usedMs: number }[] = []
+    for (const shelf of await shelvesOf(this.#folder)) {
+      for (const key of await readdir(join(this.#folder, shelf))) {
+        const path = join(this.#folder, shelf, key)
+        const { size, mtimeMs } = await stat(path).catch(() => GONE)
+        if (!key.endsWith('.draft')) found.push({ key: key as Sha256, sizeBytes: size, usedMs: mtimeMs })
+        else if (mtimeMs < this.#openedMs) await rm(path, { force: true }) // of a process that was killed
+      }
+    }
+    for (const { key, sizeBytes } of found.toSorted((a, b) => a.usedMs - b.usedMs))
+      if (!this.#files?.has(key)) this.#files?.set(key, sizeBytes)
   }
 
   #pathOf(key: Sha256): string {

@@ -137,7 +137,7 @@ export class Encodings implements AsyncDisposable {
 
   /** Lets what is being made finish. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.allSettled(this.#underWay.values())
+    await Promise.allSettled([this.#files.settled(), ...this.#underWay.values()])
   }
 
   async #make(key: Sha256, item: EncodableItem, variant: Variant): Promise<Encoded | AsItIs> {
