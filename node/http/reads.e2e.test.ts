@@ -19,6 +19,7 @@ it('every way to end a request for an item is counted once, with its tier or kin
   const get = (path: string, headers = {}) => node.ask(`/data/education/physics/${path}`, { headers })
   await get('hot.bin')
   await get('hot.bin', { range: 'bytes=0-9' })
+  await get('hot.bin', { range: 'bytes=5000-5009' }) // a player that seeks: read again, not asked for again
   await get('hot.bin', { 'if-none-match': '*' }) // no bytes: neither hit nor miss
   await node.ask('/data/education/physics/hot.bin', { method: 'HEAD' })
   await get('warm.bin')
@@ -36,9 +37,9 @@ it('every way to end a request for an item is counted once, with its tier or kin
         ),
       ].map(([, outcome, value]) => [outcome, Number(value)]),
     )
-  expect(counted('tower_reads_total')).toEqual({ hot: 4, warm: 1, memory: 2, absent: 1, fetched: 1 })
+  expect(counted('tower_reads_total')).toEqual({ hot: 5, warm: 1, memory: 2, absent: 1, fetched: 1 })
   expect(counted('tower_read_bytes_total')).toMatchObject({
-    hot: 300_020,
+    hot: 300_030,
     warm: 20_000,
     absent: 1000,
     fetched: 1000,
@@ -46,6 +47,6 @@ it('every way to end a request for an item is counted once, with its tier or kin
   expect(text).toMatch(/^tower_hit_ratio_drift_alert 0$/m)
   expect(asked.filter(path => path === 'hot.bin')).toHaveLength(2)
   expect(asked).toContain('gone.bin')
-  expect(hot.faults.uses).toBe(2)
+  expect(hot.faults.uses).toBe(3)
   expect(small.faults.uses).toBeGreaterThan(0)
 })

@@ -125,7 +125,8 @@ export function createNodeServer(parts: NodeServerParts, given: Partial<NodeServ
       metrics.reads.count(item, outcome, bytesOf(item, ranges))
       if (outcome === 'memory') return
       item.used(ranges.length > 0 ? ranges : undefined)
-      parts.onAsked?.(item)
+      // a player that seeks asks for the same item many times
+      if (ranges.length === 0 || ranges.some(({ first }) => first === 0)) parts.onAsked?.(item)
     },
     asked(item) {
       item.used()
