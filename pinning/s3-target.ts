@@ -12,7 +12,7 @@
 import pLimit from 'p-limit'
 import { type Cid, codecOf, digestOf, parseCid } from '../manifests/cid.ts'
 import { sha256Of } from '../manifests/digest.ts'
-import { EdgeError } from '../manifests/errors.ts'
+import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable, ExtentRef } from '../manifests/extent.ts'
 import { parseNode } from '../manifests/unixfs.ts'
 import { Bucket, type S3Options } from './bucket.ts'
@@ -31,6 +31,8 @@ const NODES = 'nodes-v1/'
 const PINS = 'pins-v1/'
 /** From here on a HEAD is cheaper than sending again what may be there. */
 const ASKED_BYTES = 128 * 1024
+/** One object that cannot be written is the item's fault, so many in a row are the server's. */
+const FAILURES_MAX = 8
 /** Extents that are in memory at a time, each up to 8 MiB and copied on its way. */
 const LARGE_AT_ONCE = 2
 
@@ -45,17 +47,23 @@ export async function openS3Target(options: S3Options, { signal }: Abortable): P
     name: 's3',
 
     async pin(items, options) {
-      return await Promise.all(
+      let failures = 0
+      let down: EdgeError | undefined
+      const outcomes = await Promise.all(
         items.map(async (item): Promise<PinOutcome> => {
           try {
-            await pinOne(bucket, item, { limit, large }, options)
+            if (!down) await pinOne(bucket, item, { limit, large }, options)
+            failures = 0
             return { root: item.root }
           } catch (error) {
             options.signal.throwIfAborted()
+            if (isEdgeError(error, 'PIN_TARGET_DOWN') && ++failures >= FAILURES_MAX) down ??= error
             return { root: item.root, error: error instanceof Error ? error : new Error(String(error)) }
           }
         }),
       )
+      if (down) throw down
+      return outcomes
     },
 
     async unpin(roots, options) {
