@@ -83,6 +83,33 @@ describe('on demand', () => {
     await at.node.items('media/films')
   })
 
+  it('many items asked for at once are prepared once', async () => {
+    await using at = await world()
+    let times = 0
+    const missing = at.node.releases.missing.bind(at.node.releases)
+    at.node.releases.missing = dataset => {
+      times++
+      return missing(dataset)
+    }
+    await Promise.all(['film.mp4', 'other.mp4', 'note.txt'].map(path => at.bring(path)))
+    const before = times
+    await expect.poll(() => at.extentsHere('film.mp4').every(Boolean), { timeout: 10_000 }).toBe(true)
+    expect(times).toBe(before)
+    expect(times).toBeLessThan(5)
+  })
+
+  it('what was lost since is found missing again', async () => {
+    await using at = await world()
+    await at.bring('other.mp4')
+    await expect.poll(() => at.extentsHere('other.mp4').every(Boolean), { timeout: 10_000 }).toBe(true)
+    const other = at.entries.find(({ path }) => path === 'other.mp4')!
+    const lost = extentsOf(at.node.store, other.root, other.sizeBytes)!.map(({ cid }) => cid)
+    await at.node.store.remove(lost, 'test')
+    expect(at.extentsHere('other.mp4')[0]).toBe(false)
+    await at.bring('other.mp4')
+    expect(at.extentsHere('other.mp4')[0]).toBe(true)
+  })
+
   it('one who leaves does not stop it for the others', async () => {
     await using at = await world()
     const leaving = new AbortController()

@@ -8,7 +8,7 @@ import type { Abortable } from '../manifests/extent.ts'
 import type { Upstream } from './upstream.ts'
 import { EarlyChunks, type Position } from './early-chunks.ts'
 import type { Batch, Want } from './plan-fill.ts'
-import { planPrepared, prepareDataset, type PrepareTools } from './prepare-dataset.ts'
+import { planPrepared, prepareDataset, type Prepared, type PrepareTools } from './prepare-dataset.ts'
 import { runBatch } from './run-batch.ts'
 
 export interface ItemWish {
@@ -40,6 +40,7 @@ export interface OnDemandTools extends Omit<PrepareTools, 'upstreams'> {
 
 export function openOnDemand(tools: OnDemandTools): OnDemand {
   const flights = new Map<string, Flight>()
+  const known = new RecentlyPrepared(tools)
   return {
     async bring(wish, { signal }) {
       const { dataset, path } = wish
@@ -50,7 +51,7 @@ export function openOnDemand(tools: OnDemandTools): OnDemand {
         if (!flight) {
           flight = new Flight()
           flights.set(key, flight)
-          void fetchItem(dataset, path, tools, flight).finally(() => flights.delete(key))
+          void fetchItem(dataset, path, tools, known, flight).finally(() => flights.delete(key))
         }
         using step = flight.wait(wish)
         const position = wish.position?.()
@@ -64,14 +65,19 @@ export function openOnDemand(tools: OnDemandTools): OnDemand {
 }
 
 /** Never rejects: how it ended is told by the flight. */
-async function fetchItem(dataset: string, path: string, tools: OnDemandTools, flight: Flight): Promise<void> {
+async function fetchItem(
+  dataset: string,
+  path: string,
+  tools: OnDemandTools,
+  known: RecentlyPrepared,
+  flight: Flight,
+): Promise<void> {
   try {
     using window = tools.open()
     if (!window) throw absent(dataset, path, 'no link may be used for it now')
     const signal = AbortSignal.any([tools.signal, window.signal])
     const { upstreams } = window
-    const prepared = await prepareDataset(dataset, { ...tools, upstreams }, { signal })
-    const wants = prepared?.wants.filter(want => want.why === path) ?? []
+    const { prepared, wants } = await known.wantsOf(dataset, path, upstreams, { signal })
     if (!prepared || wants.length === 0) throw absent(dataset, path, 'nothing of it can be fetched')
     const { batches, unobtainable } = planPrepared(prepared, { ...tools, upstreams }, new Set(), wants)
     const early = (flight.early = new EarlyChunks({ ...tools, upstreams }))
@@ -90,6 +96,45 @@ async function fetchItem(dataset: string, path: string, tools: OnDemandTools, fl
     flight.end()
   } catch (error) {
     flight.end(error)
+  }
+}
+
+/** Preparing takes a second of CPU for 100,000 items: who asks for another one so soon shares it. */
+const PREPARED_MS = 10_000
+
+class RecentlyPrepared {
+  readonly #tools: OnDemandTools
+  readonly #prepared = new Map<string, Promise<Prepared | undefined>>()
+
+  constructor(tools: OnDemandTools) {
+    this.#tools = tools
+  }
+
+  /** What the item lacks, and from where it comes. */
+  async wantsOf(dataset: string, path: string, upstreams: readonly Upstream[], options: Abortable) {
+    const shared = this.#prepared.get(dataset)
+    for (const earlier of shared ? [shared, undefined] : [undefined]) {
+      // of an earlier one that failed, of another release, or when more is lacking since: once more
+      const prepared = await (earlier?.catch(() => undefined) ?? this.#prepare(dataset, upstreams, options))
+      const wants = prepared?.wants.filter(({ cid, why }) => why === path && !this.#tools.store.has(cid))
+      const isNewest = prepared?.revision === this.#newestOf(dataset)
+      if (!earlier || (isNewest && wants && wants.length > 0)) return { prepared, wants: wants ?? [] }
+    }
+    return { prepared: undefined, wants: [] }
+  }
+
+  #prepare(dataset: string, upstreams: readonly Upstream[], options: Abortable) {
+    const preparing = prepareDataset(dataset, { ...this.#tools, upstreams }, options)
+    this.#prepared.set(dataset, preparing)
+    const forget = () => this.#prepared.get(dataset) === preparing && this.#prepared.delete(dataset)
+    preparing.catch(forget)
+    setTimeout(forget, PREPARED_MS).unref()
+    return preparing
+  }
+
+  #newestOf(dataset: string): number | undefined {
+    const release = this.#tools.releases.releases().find(known => known.dataset === dataset)
+    return (release?.next ?? release?.current)?.revision
   }
 }
 
