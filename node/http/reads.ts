@@ -56,6 +56,7 @@ const DRIFT_MIN = 0.05
 export class Reads {
   readonly #counts = new Map<string, ReadCount>()
   readonly #datasets = new Set<string>()
+  #last: ReadCount | undefined
   readonly #recent: Decayed
   readonly #baseline: Decayed
 
@@ -69,7 +70,11 @@ export class Reads {
     outcome: ReadOutcome,
     bytes: number,
   ): void {
-    const count = this.#countOf(dataset, priority, outcome)
+    let count = this.#last
+    if (count?.outcome !== outcome || count.dataset !== dataset || count.priority !== priority) {
+      count = this.#countOf(dataset, priority, outcome)
+      this.#last = count
+    }
     count.requests++
     count.bytes += bytes
     const hit = isHit(outcome)
