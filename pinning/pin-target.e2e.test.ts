@@ -112,6 +112,23 @@ describe.runIf(haveServer('ipfs'))('Kubo', () => {
     }
   })
 
+  it('frees what nothing else needs, to the last block', async () => {
+    const target = await openKuboTarget({ apiUrl: kubo.url, ...kuboOptions })
+    const shared = noise(300_000, 50)
+    const [kept, removed] = await Promise.all([
+      memoryItem(shared),
+      memoryItem(Buffer.concat([shared, noise(2_000_000, 51)])),
+    ])
+    await target.pin([kept, removed], { signal })
+    await target.unpin([removed.root], { signal })
+    await kubo.run('repo', 'gc', '--quiet')
+    for (const cid of removed.blocks.keys()) {
+      const isThere = (await target.fetchBlock(cid, { signal })) !== undefined
+      expect([cid, isThere]).toEqual([cid, kept.blocks.has(cid)])
+    }
+    await target.prove(kept, { signal })
+  })
+
   it('a target that hangs is down within the deadline, and back when it returns', async () => {
     const target = await openKuboTarget({ apiUrl: kubo.url, callMs: 300, importMs: 300 })
     kubo.process.kill('SIGSTOP')
@@ -136,6 +153,23 @@ function s3Tests(start: () => Promise<TestServer>): void {
   afterAll(() => server?.[Symbol.asyncDispose]())
 
   pinTargetContract(() => openS3Target({ url: server.url, ...s3Options }, { signal }))
+
+  it('frees what nothing else needs, to the last object', async () => {
+    const target = await openS3Target({ url: server.url, ...s3Options }, { signal })
+    const before = await target.files.list('', { signal })
+    const [kept, removed] = await Promise.all([
+      memoryItem(noise(300_000, 50)),
+      memoryItem(noise(19_000_000, 51)),
+    ])
+    await target.pin([kept], { signal })
+    const withKept = await target.files.list('', { signal })
+    expect(withKept.length).toBeGreaterThan(before.length)
+    await target.pin([removed], { signal })
+    await target.unpin([removed.root], { signal })
+    expect(await target.files.list('', { signal })).toEqual(withKept)
+    await target.unpin([kept.root], { signal })
+    expect(await target.files.list('', { signal })).toEqual(before)
+  })
 
   it('says what it lacks', async () => {
     const target = await openS3Target({ url: server.url, ...s3Options }, { signal })
