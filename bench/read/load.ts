@@ -28,7 +28,7 @@ export interface Measured {
   readonly cpuUsPerRequest: number
   /** Share of the time that the server was on a CPU: the load saturates it from about 0.9 on. */
   readonly busy: number
-  /** Share of the time that it waited for its core: from about 0.1 on, others disturbed what was measured. */
+  /** Share of the time that it waited for its core, its threads added up: from about 0.1 on, others disturbed what was measured. */
   readonly waited: number
   readonly p50ms: number
   readonly p99ms: number

@@ -75,22 +75,19 @@ export async function startBusyTowerlight(
     join(home, 'nginx.conf'),
     nginxConf(home, `server { listen 127.0.0.1:${port}; root ${repository}; limit_rate 4m; }`),
   )
+  await using stack = new AsyncDisposableStack()
   const origin = pinned(originCore, ['nginx', '-c', join(home, 'nginx.conf')])
+  stack.use(holding('nginx', port, origin.pid as number, origin))
   const reportPath = join(dir, 'busy.json')
   const script = new URL('serve-node.ts', import.meta.url).pathname
-  const node = await startScript('towerlight', script, [join(dir, 'files')], core, {
+  const env = {
     BENCH_BUSY: `http://127.0.0.1:${port}/`,
     BENCH_REPOSITORY: repository,
     BENCH_REPORT: reportPath,
-  })
-  return {
-    ...node,
-    reportPath,
-    async [Symbol.asyncDispose]() {
-      await node[Symbol.asyncDispose]()
-      await holding('nginx', port, origin.pid as number, origin)[Symbol.asyncDispose]()
-    },
   }
+  const node = stack.use(await startScript('towerlight', script, [join(dir, 'files')], core, env))
+  const kept = stack.move()
+  return { ...node, reportPath, [Symbol.asyncDispose]: () => kept.disposeAsync() }
 }
 
 /**
