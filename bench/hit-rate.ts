@@ -3,6 +3,7 @@
  *
  *     node bench/hit-rate.ts --trace FILE [--capacity 0.1] [--links always|nightly|harsh]
  *       [--policy NAME] [--alpha A] [--seeds N] [--neighbours N] [--rivals] [--http] [--svg FOLDER]
+ *       [--requests N]
  *
  * The workload is a trace of real requests (`bench/trace.ts`); `--capacity` is a share of the bytes
  * that it asks for, all tiers together. Always-on: every request counts, from a cold start. With
@@ -10,7 +11,8 @@
  * (`bound` cannot be exceeded, `feasible` can be reached; with windows `forecast` knows 14 days), and
  * with `--rivals` real NGINX and Varnish given the same. Prints one JSON line; ratios are medians of
  * the seeds: those of the policy's sampling, with windows also those of the link. `--http` drives the
- * node itself (`bench/hit-rate/real-node.ts`); `--svg` writes plots, on a link that is always up.
+ * node itself (`bench/hit-rate/real-node.ts`); `--svg` writes plots, on a link that is always up;
+ * `--requests` takes the beginning of the trace only.
  */
 import { availableParallelism, cpus } from 'node:os'
 import { parseArgs } from 'node:util'
@@ -22,7 +24,7 @@ import { publishedTogether, runRealNode } from './hit-rate/real-node.ts'
 import { writePlots } from './hit-rate/plots.ts'
 import { runRival } from './hit-rate/real-rivals.ts'
 import { median, medianRatios } from './hit-rate/tally.ts'
-import { loadTrace, withoutUnlogged } from './trace.ts'
+import { beginningOf, loadTrace, withoutUnlogged } from './trace.ts'
 
 const { values } = parseArgs({
   options: {
@@ -36,10 +38,11 @@ const { values } = parseArgs({
     rivals: { type: 'boolean', default: false },
     http: { type: 'boolean', default: false },
     svg: { type: 'string' },
+    requests: { type: 'string', default: 'Infinity' },
   },
 })
 if (values.trace === undefined) throw new Error('--trace FILE is missing')
-const trace = loadTrace(values.trace)
+const trace = beginningOf(loadTrace(values.trace), Number(values.requests))
 const capacity = Number(values.capacity)
 const capacityBytes = Math.floor(trace.footprintBytes * capacity)
 const seeds = Array.from({ length: Number(values.seeds) }, (_, n) => n + 1)
@@ -53,6 +56,7 @@ console.log(
     bench: 'hit',
     trace: trace.name,
     capacity,
+    requests: trace.key.length,
     links: values.links,
     ...result,
     ...(values.rivals && { rivals: await realRivals() }),

@@ -45,6 +45,18 @@ export function loadTrace(path: string): Trace {
   }
 }
 
+/** The beginning of a trace, as a trace of its own. */
+export function beginningOf(trace: Trace, requests: number): Trace {
+  if (requests >= trace.key.length) return trace
+  const key = trace.key.slice(0, requests)
+  const size = trace.size.slice(0, requests)
+  const objects = key.reduce((highest, each) => Math.max(highest, each), -1) + 1
+  const lastSize = new Float64Array(objects)
+  for (const [n, each] of key.entries()) lastSize[each] = size[n]!
+  const footprintBytes = lastSize.reduce((sum, bytes) => sum + bytes, 0)
+  return { ...trace, seconds: trace.seconds.slice(0, requests), key, size, objects, footprintBytes }
+}
+
 /** Gaps longer than this are days without a log, by trace; they are cut out of virtual time. */
 const UNLOGGED_SECONDS: Record<string, number> = { 'cran-mirror-dec': 12 * 3600 }
 

@@ -19,7 +19,7 @@ function day(requests: number, objects: number): Trace {
 }
 
 it('24 hours of virtual time: memory is flat, no handle is left open, the disk stays within its marks', async () => {
-  const trace = day(60_000, 1500)
+  const trace = day(20_000, 800)
   const random = randomOf(1)
   const catalog = catalogOf(trace, random)
   const windows = contactWindows(trace, 'nightly', random)
