@@ -144,6 +144,20 @@ export class Catalog {
     return parsePage(this.#page(number, false).bytes)
   }
 
+  /** Every `every`th entry from the `first`th on, likewise, and how many there are: parsing them all takes a while. */
+  sample(number: number, first: number, every: number): { entries: CatalogEntry[]; lines: number } {
+    const { bytes } = this.#page(number, false)
+    const entries: CatalogEntry[] = []
+    let lines = 0
+    for (let from = 0; from < bytes.length; lines++) {
+      const to = bytes.indexOf(0x0a, from) + 1 || bytes.length
+      if (lines >= first && (lines - first) % every === 0)
+        entries.push(...parsePage(bytes.subarray(from, to)))
+      from = to
+    }
+    return { entries, lines }
+  }
+
   /** The page's text, likewise. */
   textOf(number: number): string {
     return this.#page(number, false).bytes.toString('utf8')

@@ -58,8 +58,8 @@ export interface NodeLibrary extends Library, AsyncDisposable {
   missing(dataset: string): Promise<Missing>
   /** The same page by page, for callers that need not have all of it at once. */
   streamMissing(dataset: string): AsyncGenerator<Missing>
-  /** Every item of the newest accepted release, here or not; nothing while its catalog is not whole. */
-  streamItems(dataset: string): AsyncGenerator<readonly ListedItem[]>
+  /** Items of the newest accepted release, all or every so many, here or not; nothing while its catalog is not whole. */
+  streamItems(dataset: string, every?: number): AsyncGenerator<readonly ListedItem[]>
   /**
    * The current release's items page by page, without those that must not be served.
    * @throws EdgeError `DATASET_UNKNOWN`; while iterating, `CHUNK_ABSENT`, `CHUNK_CORRUPT`, `CATALOG_INVALID`
@@ -217,8 +217,8 @@ class StoreLibrary implements NodeLibrary {
     return this.#releases.streamMissing(dataset)
   }
 
-  streamItems(dataset: string): AsyncGenerator<readonly ListedItem[]> {
-    return this.#releases.streamItems(dataset)
+  streamItems(dataset: string, every?: number): AsyncGenerator<readonly ListedItem[]> {
+    return this.#releases.streamItems(dataset, every)
   }
 
   async *streamEntries(dataset: string): AsyncGenerator<readonly CatalogEntry[]> {

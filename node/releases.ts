@@ -169,16 +169,22 @@ export class Releases {
     }
   }
 
-  /** Every item of the newest accepted release, page by page; nothing while its catalog is not whole. */
-  async *streamItems(dataset: string): AsyncGenerator<readonly ListedItem[]> {
+  /**
+   * Items of the newest accepted release, page by page, all or every so many; nothing while its catalog
+   * is not whole.
+   */
+  async *streamItems(dataset: string, every = 1): AsyncGenerator<readonly ListedItem[]> {
     const current = this.current(dataset)
     const release = this.next(dataset) ?? current
     if (!release?.catalog.isWhole()) return
     const { store, trust, needs } = this.#parts
     const { manifest, catalog } = release
     const isUpdate = current !== undefined && current !== release
+    let first = Math.floor(every / 2)
     for (let page = 0; page < catalog.pages; page++) {
-      yield catalog.entries(page).flatMap(entry => {
+      const { entries, lines } = catalog.sample(page, first, every)
+      first += entries.length * every - lines
+      yield entries.flatMap(entry => {
         if (trust.isDenied({ dataset, ...entry })) return []
         const { path, sizeBytes, root } = entry
         const isNeeded = () =>

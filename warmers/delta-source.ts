@@ -112,9 +112,13 @@ async function olderOf(
   store: NodeStore,
   options: Abortable,
 ): Promise<OlderContent> {
-  const items: { root: Cid; sizeBytes: number }[] = []
+  const wanted = new Set(delta.bases.map(({ key }) => key))
+  const catalogs = older.map(({ catalog }) => ({ root: catalog.root, sizeBytes: catalog.size }))
+  // mostly all bases are here, and the store knows them: then no older catalog need be read
+  const here = olderContent(store, catalogs, wanted)
+  if (wanted.values().every(key => here.extentOfKey(key, 0) !== undefined)) return here
+  const items = [...catalogs]
   for (const manifest of older) {
-    items.push({ root: manifest.catalog.root, sizeBytes: manifest.catalog.size })
     try {
       for (const { root, sizeBytes } of await readCatalog(store, manifest, options))
         items.push({ root, sizeBytes })
@@ -122,7 +126,7 @@ async function olderOf(
       if (!isEdgeError(error)) throw error // an older catalog that is damaged or gone is of no use, no more
     }
   }
-  return olderContent(store, items, new Set(delta.bases.map(({ key }) => key)))
+  return olderContent(store, items, wanted)
 }
 
 function nodesOfCatalog(

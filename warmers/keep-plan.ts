@@ -46,11 +46,13 @@ export async function planKeeping({ releases, store, demand }: KeepTools): Promi
   const candidates: Candidate[] = []
   let neededBytes = 0
   let seen = Math.floor(every / 2)
-  for (const { dataset, published } of manifests) {
+  for (const { dataset, published, catalog } of manifests) {
     const publishedMs = Date.parse(published)
-    for await (const page of releases.streamItems(dataset)) {
+    // where only a sample is looked at, only that is parsed
+    const step = fits && catalog.items > 4 * every ? every : 1
+    for await (const page of releases.streamItems(dataset, step)) {
       for (const { path, sizeBytes, priority, isNeeded, extents } of page) {
-        if (seen++ % every === 0) observed.push({ dataset, path, publishedMs })
+        if (step > 1 || seen++ % every === 0) observed.push({ dataset, path, publishedMs })
         if (fits) continue
         if (isNeeded()) neededBytes += sizeBytes
         else {

@@ -15,8 +15,8 @@ export interface Releases {
   acceptRelease(dataset: string, manifestBytes: Uint8Array): Promise<void>
   /** Of the newest accepted release. Only the catalog's own extents until the catalog is here. */
   missing(dataset: string): Missing | Promise<Missing>
-  /** Every item of the newest accepted release, page by page; nothing while its catalog is not whole. */
-  streamItems?(dataset: string): AsyncIterable<readonly ListedItem[]>
+  /** Items of the newest accepted release, page by page, all or every so many; nothing while its catalog is not whole. */
+  streamItems?(dataset: string, every?: number): AsyncIterable<readonly ListedItem[]>
   /** Makes `next` the current release when all that must be here is (I5). @returns whether it did. */
   activateIfWhole(dataset: string): Promise<boolean>
 }
