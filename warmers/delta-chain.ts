@@ -205,7 +205,8 @@ class Between {
   /** What the deltas so far can make; later ones are not asked. */
   bases(): ReadBase {
     const count = this.#deltas.length
-    return async (cid, offset, length) => (await this.#extent(cid, count)).subarray(offset, offset + length)
+    return async (cid, offset, length) =>
+      Uint8Array.prototype.slice.call(await this.#extent(cid, count), offset, offset + length)
   }
 
   async #extent(cid: Cid, count: number): Promise<Uint8Array> {

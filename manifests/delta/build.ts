@@ -257,8 +257,9 @@ class DeltaBuilder {
       stored,
       this.#open.map(({ extent }) => extent.sizeBytes),
       sizes,
+      // copied: the reader keeps windows, and a view of each would keep its whole extent
       async (base, offset, length) =>
-        (await this.#old.extent(bases[base]!)).subarray(offset, offset + length),
+        Uint8Array.prototype.slice.call(await this.#old.extent(bases[base]!), offset, offset + length),
     )
     for (const [at, { extent, rule }] of this.#open.entries()) await reader.verified(at, extent.cid, rule)
   }

@@ -33,17 +33,19 @@ export class OldBytes {
     return bytes
   }
 
-  /** The ranges' bytes, joined. */
-  async read(ranges: readonly AddressRange[]): Promise<Buffer> {
-    const pieces: Uint8Array[] = []
+  /** The ranges' bytes, joined. @param into where they are put, when it is given: as long or longer. */
+  async read(ranges: readonly AddressRange[], into?: Buffer): Promise<Buffer> {
+    const target = into ?? Buffer.allocUnsafe(ranges.reduce((sum, { from, to }) => sum + to - from, 0))
+    let length = 0
     for (const range of ranges) {
       for (const index of this.#layout.extentsIn(range)) {
         const { address } = this.#layout.extents[index]!
-        pieces.push(
-          (await this.extent(index)).subarray(Math.max(range.from - address, 0), range.to - address),
-        )
+        const bytes = await this.extent(index)
+        const piece = bytes.subarray(Math.max(range.from - address, 0), range.to - address)
+        target.set(piece, length)
+        length += piece.length
       }
     }
-    return Buffer.concat(pieces)
+    return target.subarray(0, length)
   }
 }

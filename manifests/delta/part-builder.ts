@@ -69,6 +69,7 @@ type Effort = 'thorough' | 'best' | 'usual'
 export class PartBuilder {
   readonly #layout: OldLayout
   readonly #old: OldBytes
+  #scratch: Buffer | undefined
   #closelyLeft = CLOSELY_BYTES
   #bestLeft = BEST_BYTES
 
@@ -253,7 +254,10 @@ export class PartBuilder {
   }
 
   async #dictionary(candidate: Candidate, from: number, choice: Choice): Promise<Buffer> {
-    return this.#old.read(candidate.space.layoutRanges(this.#ranges(candidate, from, choice)!))
+    const ranges = candidate.space.layoutRanges(this.#ranges(candidate, from, choice)!)
+    // one at a time: megabytes for each attempt would be garbage that is collected late
+    this.#scratch ??= Buffer.allocUnsafeSlow(DICTIONARY_BYTES_MAX)
+    return this.#old.read(ranges, this.#scratch)
   }
 }
 
@@ -312,9 +316,8 @@ function basesOf(said: readonly Said[], drafts: readonly Draft[], layout: OldLay
   return [...bases].sort((a, b) => a - b)
 }
 
-function copiesNothing(operations: readonly Operation[]): boolean {
-  return operations.every(({ copyBytes }) => copyBytes === 0)
-}
+const copiesNothing = (operations: readonly Operation[]) =>
+  operations.every(({ copyBytes }) => copyBytes === 0)
 
 function likeBlocksOf(
   said: readonly Said[],

@@ -11,6 +11,7 @@ import type { ReleaseView } from '../delta/release-view.ts'
 import { sha256Of } from '../digest.ts'
 import { isEdgeError } from '../errors.ts'
 import { deltaPath, type DeltaRef } from '../manifest.ts'
+import { collecting } from './collecting-view.ts'
 import type { FrameCache } from './frame-cache.ts'
 import type { StoredManifest } from './history.ts'
 import { ReleaseReader } from './release-reader.ts'
@@ -49,7 +50,7 @@ async function publishDelta(
   if (!older) return undefined
   const { buildDelta } = await import('../delta/build.ts') // 30 MB that a first release does not need
   await using spool = await openSpool()
-  const { beginning, directory, rebuiltExtents } = await buildDelta(older, to, {
+  const { beginning, directory, rebuiltExtents } = await buildDelta(collecting(older), collecting(to), {
     write: part => spool.append(part),
   })
   if (rebuiltExtents === 0) return undefined
