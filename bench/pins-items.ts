@@ -3,7 +3,6 @@
  * takes no disk. Their index is made beforehand, as a node has it from publishing, and kept as nodes;
  * content is read when it is pinned, and proven as the store proves it.
  */
-import { createCipheriv, createHash } from 'node:crypto'
 import { closeSync, fstatSync, openSync, read, readSync } from 'node:fs'
 import { glob } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -45,7 +44,7 @@ export async function* generatedItems({
   readonly sizeBytes: number
 }): AsyncGenerator<PinItem> {
   for (let n = 0; n * sizeBytes < totalBytes; n++) {
-    const key = createHash('sha256').update(`${seed} ${n}`).digest()
+    const key = Number.parseInt(sha256Of(`${seed} ${n}`).slice(0, 8), 16)
     yield await indexed(sizeBytes, async (buffer, offset) => {
       noiseInto(buffer, key, offset)
       await new Promise(resolve => setImmediate(resolve)) // as a read would
@@ -142,12 +141,17 @@ async function* piecesOf(sizeBytes: number, fill: Fill): AsyncGenerator<Uint8Arr
   }
 }
 
-/** AES in counter mode: any offset can be had without what comes before. */
-function noiseInto(buffer: Buffer, key: Buffer, offset: number): void {
-  const counter = Buffer.alloc(16)
-  const skipped = offset % 16
-  counter.writeBigUInt64BE(BigInt((offset - skipped) / 16), 8)
-  const cipher = createCipheriv('aes-256-ctr', key, counter)
-  if (skipped > 0) cipher.update(Buffer.alloc(skipped))
-  cipher.update(buffer.fill(0)).copy(buffer)
+/** A word's number and a seed, mixed: any offset can be had without what comes before, and without memory. */
+function noiseInto(buffer: Buffer, seed: number, offset: number): void {
+  let word = 0
+  for (let at = 0; at < buffer.length; at++) {
+    const place = offset + at
+    const lane = place % 4
+    if (lane === 0 || at === 0) {
+      word = Math.imul(((place - lane) / 4 + seed) ^ 0x9e3779b9, 0x85ebca6b)
+      word = Math.imul(word ^ (word >>> 15), 0xc2b2ae35)
+      word ^= (word >>> 13) ^ Math.imul(seed, 0x27d4eb2f)
+    }
+    buffer[at] = word >>> (8 * lane)
+  }
 }
