@@ -81,7 +81,7 @@ function* expectationsOf(items: readonly Item[], keep: ReadonlySet<number>): Gen
     if (keep.has(key)) continue
     for (const extent of extents) if (!kept.has(extent.cid)) yield { ...extent, requestsPerDay: 0 }
   }
-  for (const key of [...keep].reverse()) {
+  for (const key of [...keep].toReversed()) {
     const { extents, requestsPerDay } = items[key]!
     for (const extent of extents) yield { ...extent, requestsPerDay }
   }
