@@ -214,7 +214,7 @@ export class LearnedPolicy implements TierPolicy {
     }
     // Oldest first, so that every queue is in order again.
     let done = 0
-    for (const slot of ascending(slots.last, slots.used)) {
+    for (const slot of yield* ascending(slots.last, slots.used)) {
       this.#restoreSlot(slot)
       if (++done % RESTORED_AT_ONCE === 0) yield
     }

@@ -3,7 +3,7 @@
  * known key, and a hash index from key to slot. Residents and ghosts (evicted, still remembered)
  * share the table.
  *
- * Columns grow by a quarter once they are large, one at a time, so that growing never holds two
+ * Columns grow by a tenth once they are large, one at a time, so that growing never holds two
  * copies of everything. Slots of forgotten keys are used again.
  */
 
@@ -23,6 +23,9 @@ const STICKY = LISTED_HOT | DIRTY
 const NONE = -1
 /** Sparse enough for short probes, dense enough for memory. */
 const LOAD_MAX = 0.8
+/** Columns are merely copied; every key has to be entered anew into a new index. */
+const COLUMN_GROWTH = 1.1
+const INDEX_GROWTH = 1.25
 
 export class Slots {
   key = new Uint32Array(1024)
@@ -59,7 +62,7 @@ export class Slots {
 
   /** A slot for a key that is not known yet. */
   add(key: number, sizeBytes: number): number {
-    if (this.live + 1 > this.#index.length * LOAD_MAX) this.#reindex(grown(this.#index.length))
+    if (this.live + 1 > this.#index.length * LOAD_MAX) this.#reindex(grown(this.#index.length, INDEX_GROWTH))
 
     let slot = this.#free
     if (slot !== NONE) this.#free = this.next[slot]!
@@ -126,7 +129,7 @@ export class Slots {
   }
 
   #grow(): void {
-    const length = grown(this.key.length)
+    const length = grown(this.key.length, COLUMN_GROWTH)
     this.key = longer(new Uint32Array(length), this.key)
     this.size = longer(new Float64Array(length), this.size)
     this.count = longer(new Float32Array(length), this.count)
@@ -145,8 +148,8 @@ function bucketOf(key: number, length: number): number {
   return Math.floor(((Math.imul(key, 0x9e3779b1) >>> 0) * length) / 0x1_0000_0000)
 }
 
-function grown(length: number): number {
-  return length < 1 << 20 ? length * 2 : Math.ceil(length * 1.25)
+function grown(length: number, onceLarge: number): number {
+  return length < 1 << 20 ? length * 2 : Math.ceil(length * onceLarge)
 }
 
 interface Column<T> {

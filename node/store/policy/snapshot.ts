@@ -85,15 +85,26 @@ function evidenceOf({ table, gaps }: Demand): readonly Float64Array[] {
   return [...table.evidence, ...gaps.evidence]
 }
 
-/** The first `length` indexes of `column` in the order of their values: a radix sort, 16 bits at a time. */
-export function ascending(column: Uint32Array, length: number): Uint32Array {
-  let order = Uint32Array.from({ length }, (_, slot) => slot)
+const SORTED_AT_ONCE = 100_000
+
+/**
+ * The first `length` indexes of `column` in the order of their values: a radix sort, 16 bits at a time.
+ * Yields now and then.
+ */
+export function* ascending(column: Uint32Array, length: number): Generator<void, Uint32Array> {
+  let order = new Uint32Array(length)
   let spare = new Uint32Array(length)
+  for (let slot = 0; slot < length; slot++) order[slot] = slot
   for (const shift of [0, 16]) {
+    yield
     const starts = new Uint32Array(65_537)
     for (let slot = 0; slot < length; slot++) starts[((column[slot]! >>> shift) & 0xffff) + 1]!++
     for (let n = 1; n < starts.length; n++) starts[n]! += starts[n - 1]!
-    for (const slot of order) spare[starts[(column[slot]! >>> shift) & 0xffff]!++] = slot
+    for (let n = 0; n < length; n++) {
+      const slot = order[n]!
+      spare[starts[(column[slot]! >>> shift) & 0xffff]!++] = slot
+      if (n % SORTED_AT_ONCE === 0) yield
+    }
     ;[order, spare] = [spare, order]
   }
   return order
