@@ -21,7 +21,7 @@ export interface KeepTools {
 /** Whether an item is to be fetched. */
 export type Keeps = (dataset: string, path: string) => boolean
 
-/** The store is never planned to the brim: catalogs, and what people ask for now, need some of it. */
+/** The store is never planned to the brim: what people ask for now needs some of it. */
 const FILL_SHARE = 0.98
 /** Items that the forecast is shown at a time. */
 const OBSERVED_MAX = 2000
@@ -38,7 +38,8 @@ export async function planKeeping({ releases, store, demand }: KeepTools): Promi
   const manifests = releases.releases().flatMap(({ current, next }) => next ?? current ?? [])
   const itemBytes = manifests.reduce((sum, { catalog }) => sum + catalog.itemBytes, 0)
   const itemCount = manifests.reduce((sum, { catalog }) => sum + catalog.items, 0)
-  const capacityBytes = store.usage().capacityBytes * FILL_SHARE
+  const catalogBytes = manifests.reduce((sum, { catalog }) => sum + catalog.size, 0)
+  const capacityBytes = store.usage().capacityBytes * FILL_SHARE - catalogBytes
   const fits = itemBytes <= capacityBytes
   const every = Math.max(1, Math.ceil(itemCount / OBSERVED_MAX))
   const observed: Parameters<Demand['observe']>[0][number][] = []
