@@ -2,7 +2,7 @@ import { createServer } from 'node:http'
 import { describe, expect, it } from 'vitest'
 import { openDemand } from './demand.ts'
 import { NearbyDemand, parseReport, SharedDemand } from './nearby-demand.ts'
-import { serve, type Handler } from './testing.ts'
+import { serve } from './testing.ts'
 
 const HOUR = 3_600_000
 const signal = new AbortController().signal
@@ -47,7 +47,7 @@ describe('what neighbours tell', () => {
     const shared = new SharedDemand(() => now)
     for (let n = 0; n < 20; n++) shared.asked('education/book', 'a.html')
     now += HOUR
-    await using peer = await serve(((req, res) => shared.handle(req, res)) as Handler)
+    await using peer = await serve((req, res) => shared.handle(req, res))
     await using silent = await serve((_req, res) => void res.writeHead(404).end())
     using demand = openDemand(':memory:', () => now)
     const nearby = new NearbyDemand(

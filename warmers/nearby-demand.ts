@@ -109,12 +109,12 @@ async function askPeer(peer: string, after: number, signal: AbortSignal) {
     signal: AbortSignal.any([signal, AbortSignal.timeout(ANSWER_MS)]),
     redirect: 'error',
   })
-  if (!response.ok || !response.body) throw new Error(`${url} answers ${response.status}`)
+  if (!response.ok || !response.body) throw new Error(`${url.href} answers ${response.status}`)
   const parts: Uint8Array[] = []
   let bytes = 0
   for await (const part of response.body) {
     bytes += part.length
-    if (bytes > ANSWER_BYTES_MAX) throw new Error(`${url} never ends`)
+    if (bytes > ANSWER_BYTES_MAX) throw new Error(`${url.href} never ends`)
     parts.push(part)
   }
   return parseReport(Buffer.concat(parts).toString('utf8'))
