@@ -4,8 +4,8 @@
  * that was a tenth of the link. So the first request of each connection is cut to another length.
  */
 
-/** Where an answer takes longer the link is long. */
-const LONG_MS = 100
+/** Where every answer takes longer the link is long: satellites are at 600 ms, a busy machine is not. */
+const LONG_MS = 250
 /** Shorter requests are not worth one more. */
 const BYTES_MIN = 128 * 1024
 
