@@ -19,7 +19,8 @@ export class ValueLru implements KeepPolicy {
   readonly #alpha: number
   readonly #slots = new Slots()
   readonly #demand: Demand
-  readonly #lru = new LRUCache<number, true>({ max: 1 << 24 })
+  /** Bounded by what leaves; `max` would allocate for that many at once. */
+  readonly #lru = new LRUCache<number, true>({ maxSize: Number.MAX_SAFE_INTEGER, sizeCalculation: () => 1 })
 
   constructor(capacityBytes: number, alpha: number, seed: number) {
     this.#capacityBytes = capacityBytes
