@@ -257,9 +257,13 @@ export class SendQueue implements Disposable {
   #fail(transfer: Transfer, error: unknown): void {
     if (transfer.state === 'over') return
     this.#options.onFault(error)
-    if (transfer.started) return void transfer.res.destroy()
-    this.#over(transfer, 'refused')
-    transfer.refuse(error)
+    if (transfer.started) {
+      this.#over(transfer, 'aborted') // now: `close` comes in a later turn
+      transfer.res.destroy()
+    } else {
+      this.#over(transfer, 'refused')
+      transfer.refuse(error)
+    }
   }
 
   #over(transfer: Transfer, outcome: 'sent' | 'aborted' | 'refused'): void {
