@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { expect, it } from 'vitest'
-import { rawCidOf } from './cid.ts'
+import { type Cid, digestOf, rawCidOf } from './cid.ts'
 import { sha256Of } from './digest.ts'
 import { carOf } from './car.ts'
 import { blocksOfCar } from './car-reader.ts'
@@ -22,7 +22,7 @@ function* piecesOf(bytes: Uint8Array, pieceBytes: number): Generator<Uint8Array>
   for (let from = 0; from < bytes.length; from += pieceBytes) yield bytes.subarray(from, from + pieceBytes)
 }
 
-async function read(bytes: Uint8Array, pieceBytes = 1000): Promise<{ cid: string; bytes: Uint8Array }[]> {
+async function read(bytes: Uint8Array, pieceBytes = 1000): Promise<{ cid: Cid; bytes: Uint8Array }[]> {
   return await Array.fromAsync(
     blocksOfCar(
       (async function* () {
@@ -48,10 +48,14 @@ it('one damaged byte behind the header never gives a wrong block', async () => {
       async (at, flip) => {
         const damaged = Buffer.from(archive)
         damaged[at] = (damaged[at] ?? 0) ^ flip
-        await expect(read(damaged)).rejects.toThrow()
+        // a flip from one codec to the other leaves a block that is what its name says all the same
+        const isOtherCodec = flip === (0x55 ^ 0x70) && archive[at] === 0x55
+        const got = await read(damaged).catch(() => undefined)
+        if (!isOtherCodec) expect(got).toBeUndefined()
+        for (const { cid, bytes } of got ?? []) expect(digestOf(cid)).toBe(sha256Of(bytes))
       },
     ),
-    { numRuns: 200 },
+    { numRuns: 200, examples: [[61, 0x55 ^ 0x70]] },
   )
 })
 
