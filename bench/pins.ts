@@ -9,8 +9,8 @@
  *
  * `cpuS` is ours, `kuboCpuS` the server's (Linux only). `loopDelayMsMax` is the longest wait of the
  * event loop, `loopBusyMsMax` the most CPU time that it spent without a turn: on a busy machine only
- * the latter is ours. `rssMbMax` is the most memory of this process
- * while it pins; `indexRssMb` of it is there before, for the index of the items.
+ * the latter is ours. `rssMb` is the most memory of this process while it pins; `indexRssMb` of it is
+ * there before, for the index of the items. `plain` is the same with a Kubo as `ipfs init` makes it.
  *
  * `npm run bench:pins` gives the runtime the settings that `node/cli/tower` gives it.
  *
@@ -63,7 +63,9 @@ console.log(
     bytes: items.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0),
     ...kubo,
     plain,
-    s3,
+    s3Seconds: s3?.seconds,
+    s3CpuS: s3?.cpuS,
+    rssMb: Math.max(kubo.rssMbMax, s3?.rssMbMax ?? 0),
     indexRssMb,
     loopDelayMsMax: Math.round(loopDelayMs),
     loopBusyMsMax: Math.round(loopBusyMs),
@@ -76,7 +78,12 @@ async function compared(setUp: { readonly plain: boolean }) {
   const before = inOurOrder ? undefined : await added(setUp)
   const ours = await kuboPinned(setUp)
   const rival = before ?? (await added(setUp))
-  return { ...ours, rival, ratio: rival && ours.seconds / rival.seconds }
+  return {
+    ...ours,
+    kuboAddSeconds: rival?.seconds,
+    kuboAddCpuS: rival?.kuboCpuS,
+    ratio: rival && rounded(ours.seconds / rival.seconds),
+  }
 }
 
 async function kuboPinned(setUp: { readonly plain: boolean }) {
@@ -84,7 +91,7 @@ async function kuboPinned(setUp: { readonly plain: boolean }) {
   const cpuBefore = cpuSecondsOf(server)
   const target = await openKuboTarget({ apiUrl: server.url, callMs: 10_000, importMs: 600_000 })
   const ours = await timed(target)
-  return { ...ours, kuboCpuS: cpuSecondsOf(server) - cpuBefore }
+  return { ...ours, kuboCpuS: rounded(cpuSecondsOf(server) - cpuBefore) }
 }
 
 async function added(setUp: { readonly plain: boolean }) {
@@ -93,8 +100,8 @@ async function added(setUp: { readonly plain: boolean }) {
   const cpuBefore = cpuSecondsOf(server)
   const startMs = performance.now()
   await server.run('add', '--recursive', '--quieter', '--cid-version=1', '--raw-leaves', folder)
-  const seconds = (performance.now() - startMs) / 1000
-  return { seconds, kuboCpuS: cpuSecondsOf(server) - cpuBefore }
+  const seconds = rounded((performance.now() - startMs) / 1000)
+  return { seconds, kuboCpuS: rounded(cpuSecondsOf(server) - cpuBefore) }
 }
 
 async function s3Pinned() {
@@ -119,7 +126,7 @@ async function timed(target: PinTarget) {
   const before = process.cpuUsage()
   const startMs = performance.now()
   const { failed } = await reconcile({ target, source, record, nowMs: Date.now }, { signal })
-  const seconds = (performance.now() - startMs) / 1000
+  const seconds = rounded((performance.now() - startMs) / 1000)
   loopDelay.disable()
   clearInterval(looking)
   const { user, system } = process.cpuUsage(before)
@@ -127,12 +134,16 @@ async function timed(target: PinTarget) {
   if (failed > 0) throw new Error(`${target.name} did not pin ${failed} items`)
   const kept = await Array.fromAsync(target.list({ signal }))
   if (kept.length !== items.length) throw new Error(`${target.name} keeps ${kept.length} of ${items.length}`)
-  return { seconds, cpuS: (user + system) / 1e6, rssMbMax }
+  return { seconds, cpuS: rounded((user + system) / 1e6), rssMbMax }
 }
 
 async function wishes() {
   const pins = items.map(({ root, sizeBytes }) => ({ root, sizeBytes, why: 'bench' }))
   return { pins, complete: true }
+}
+
+function rounded(value: number): number {
+  return Math.round(value * 1000) / 1000
 }
 
 function noteBusy(): void {

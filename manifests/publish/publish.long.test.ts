@@ -18,7 +18,7 @@ async function publishApart(folder: string, repo: string, compileCache: string):
     const signer = { current: async () => undefined, sign: async () => {} }
     await publishRelease({ folder: ${JSON.stringify(folder)}, dataset: 'a/b', repository: folderStorage(${JSON.stringify(repo)}), signer, now: new Date(0) })
     console.log(process.resourceUsage().maxRSS * 1024)`
-  const child = spawn(process.execPath, ['--max-semi-space-size=8', '--input-type=module', '-e', code], {
+  const child = spawn(process.execPath, ['--max-semi-space-size=4', '--input-type=module', '-e', code], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, NODE_COMPILE_CACHE: compileCache },
   })

@@ -32,7 +32,7 @@ describe('a node under load', () => {
     await writeFile(join(folder, 'small'), big.subarray(0, 1_024))
     // As deploy/towerlight.service starts it: with small nurseries the heap stays small under load.
     const args = [
-      '--max-semi-space-size=8',
+      '--max-semi-space-size=4',
       join(import.meta.dirname, '../../bench/read/serve-node.ts'),
       folder,
     ]
