@@ -8,15 +8,21 @@ import { sha256Of } from './digest.ts'
 import type { ChunkRef, ChunkRule } from './extent.ts'
 import { nodeExtent, rawExtent, type CutExtent } from './unixfs.ts'
 
-/** The extent's chunks in order, each hashed; empty when there are no bytes. */
-export function cutExtent(bytes: Uint8Array, rule: ChunkRule, chunking: Chunking = CHUNKING): ChunkRef[] {
-  const ends = rule === 'catalog-v1' ? cutCatalogPages(bytes) : cutContent(bytes, chunking)
+/** The extent's chunks in order, each cut and hashed when it is asked for; none when there are no bytes. */
+export function* chunksOfExtent(
+  bytes: Uint8Array,
+  rule: ChunkRule,
+  chunking: Chunking = CHUNKING,
+): Generator<ChunkRef> {
   let from = 0
-  return ends.map(end => {
-    const chunk = { digest: sha256Of(bytes.subarray(from, end)), sizeBytes: end - from }
+  for (const end of rule === 'catalog-v1' ? cutCatalogPages(bytes) : contentCuts(bytes, chunking)) {
+    yield { digest: sha256Of(bytes.subarray(from, end)), sizeBytes: end - from }
     from = end
-    return chunk
-  })
+  }
+}
+
+export function cutExtent(bytes: Uint8Array, rule: ChunkRule, chunking: Chunking = CHUNKING): ChunkRef[] {
+  return [...chunksOfExtent(bytes, rule, chunking)]
 }
 
 /**
@@ -30,11 +36,9 @@ export function extentOf(bytes: Uint8Array, rule: ChunkRule, single: boolean): C
     : nodeExtent(cutExtent(bytes, rule))
 }
 
-function cutContent(bytes: Uint8Array, chunking: Chunking): number[] {
-  const ends: number[] = []
+function* contentCuts(bytes: Uint8Array, chunking: Chunking): Generator<number> {
   for (let from = 0; from < bytes.length; ) {
     from = nextCut(bytes, from, bytes.length, chunking)
-    ends.push(from)
+    yield from
   }
-  return ends
 }

@@ -51,7 +51,7 @@ export class Admission {
   async admit(cid: Cid, bytes: Uint8Array, rule: ChunkRule, why: string): Promise<boolean> {
     const { table, nodes, quarantine, tiers } = this.#parts
     const view = codecOf(cid) === 'raw' ? undefined : nodes.view(cid)
-    const node = proveExtent(cid, bytes, rule, view)
+    const node = await proveExtent(cid, bytes, rule, view)
     const before = table.find(cid)
     if (before?.tier && !quarantine.isDamaged(cid) && (await this.#isThere(before, bytes.length))) {
       if (node) await this.#parts.commits.commit(() => nodes.insert(node))

@@ -2,37 +2,68 @@
  * Whether bytes are the extent that a CID names: by its node where that is known (one hash per
  * chunk), else by cutting them again with the rule that cut them first.
  */
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { codecOf, digestOf, type Cid } from '../../manifests/cid.ts'
-import { extentOf } from '../../manifests/chunk-rule.ts'
+import { chunksOfExtent, extentOf } from '../../manifests/chunk-rule.ts'
 import { sha256Of } from '../../manifests/digest.ts'
 import { EdgeError } from '../../manifests/errors.ts'
-import type { ChunkRule, DagNode } from '../../manifests/extent.ts'
+import type { ChunkRef, ChunkRule, DagNode } from '../../manifests/extent.ts'
+import { nodeExtent } from '../../manifests/unixfs.ts'
 import type { ExtentReader } from './extent-reader.ts'
 import type { NodeView } from './node-view.ts'
 
 const RULES = ['fastcdc-v1', 'catalog-v1'] as const
 
+/** About a millisecond of work. */
+const TURN_BYTES = 512 * 1024
+
 /**
+ * Others have their turns in between: 8 MiB at once would hold every reader up for 14 ms. The bytes
+ * must not change meanwhile.
+ *
  * @returns the extent's node, when it was not known before and the CID is not raw.
  * @throws EdgeError `CHUNK_CORRUPT`
  */
-export function proveExtent(
+export async function proveExtent(
   cid: Cid,
   bytes: Uint8Array,
   rule: ChunkRule,
   view: NodeView | undefined,
-): DagNode | undefined {
+): Promise<DagNode | undefined> {
   if (codecOf(cid) === 'raw') {
     if (sha256Of(bytes) !== digestOf(cid)) throw corrupt(cid)
     return undefined
   }
   if (view) {
-    if (bytes.length !== view.sizeBytes || badLinks(bytes, view).length > 0) throw corrupt(cid)
+    const isRight = (chunk: ChunkRef, link: number) => chunk.digest === view.digestAt(link)
+    if (bytes.length !== view.sizeBytes || !(await inTurns(chunksByNode(bytes, view))).every(isRight))
+      throw corrupt(cid)
     return undefined
   }
-  const { extent, node } = extentOf(bytes, rule, false)
+  const { extent, node } = nodeExtent(await inTurns(chunksOfExtent(bytes, rule)))
   if (extent.cid !== cid) throw corrupt(cid)
   return node
+}
+
+async function inTurns(chunks: Iterable<ChunkRef>): Promise<ChunkRef[]> {
+  const all: ChunkRef[] = []
+  let bytes = 0
+  for (const chunk of chunks) {
+    all.push(chunk)
+    bytes += chunk.sizeBytes
+    if (bytes < TURN_BYTES) continue
+    await nextTurn()
+    bytes = 0
+  }
+  return all
+}
+
+function* chunksByNode(bytes: Uint8Array, view: NodeView): Generator<ChunkRef> {
+  for (let link = 0; link < view.links; link++) {
+    const sizeBytes = view.sizeOf(link)
+    const from = view.startOf(link)
+    yield { digest: sha256Of(bytes.subarray(from, from + sizeBytes)), sizeBytes }
+  }
 }
 
 /** The chunks of `bytes` that are not what the node says, as numbers of its links. */
