@@ -35,9 +35,9 @@ async function world(bytesPerSecond: number) {
   return { server, proxy, node, queue, states, upstream, [Symbol.asyncDispose]: () => stack.disposeAsync() }
 }
 
-async function run(request: FillRequest, onProgress?: (contentBytes: number) => void) {
+async function run(request: FillRequest, onProgress?: (contentBytes: number, wireBytes: number) => void) {
   for await (const event of fillOnce(request)) {
-    if (event.type === 'progress') onProgress?.(event.contentBytes)
+    if (event.type === 'progress') onProgress?.(event.contentBytes, event.wireBytes)
     if (event.type === 'done') return event
   }
   throw new Error('it did not end')
@@ -61,8 +61,8 @@ describe('worker processes', () => {
     await using at = await world(4 * MIB)
     let killedAt = 0
     let nextAt = 0
-    const kill = (contentBytes: number) => {
-      if (contentBytes > 0 && killedAt === 0) {
+    const kill = (contentBytes: number, wireBytes: number) => {
+      if (wireBytes > MIB && killedAt === 0) {
         killedAt = performance.now()
         for (const pid of at.queue.workers?.pids ?? []) process.kill(pid, 'SIGKILL')
       } else if (killedAt > 0 && nextAt === 0 && contentBytes > 6 * MIB) nextAt = performance.now()
@@ -77,11 +77,11 @@ describe('worker processes', () => {
   }, 30_000)
 
   it('stop within a second of the abort', async () => {
-    await using at = await world(6 * MIB)
+    await using at = await world(2 * MIB)
     const stop = new AbortController()
     let abortedAt = 0
-    const abort = (contentBytes: number) => {
-      if (contentBytes === 0 || abortedAt > 0) return
+    const abort = (_contentBytes: number, wireBytes: number) => {
+      if (wireBytes < MIB || abortedAt > 0) return
       abortedAt = performance.now()
       stop.abort(new Error('the window has ended'))
     }

@@ -18,7 +18,7 @@ import { TestLibrary } from './test-library.ts'
 const run = promisify(execFile)
 const BASE = '/data/education/physics'
 const film = randomBytes(24 * 1024 * 1024)
-const book = Buffer.from(randomBytes(1_500_000).toString('hex'))
+const book = Buffer.from(randomBytes(3_500_000).toString('hex'))
 const library = new TestLibrary()
 library.add('film.mp4', film, { mediaType: 'video/mp4' })
 library.add('book.txt', book)
@@ -68,7 +68,7 @@ describe.each(tools)('$tool', ({ tool, fast, slow }) => {
 it.skipIf(isMissing('curl'))('curl continues a text that began encoded: ranges are of the text', async () => {
   const path = join(folder, 'curl.txt')
   const url = `${node.url}${BASE}/book.txt`
-  await cut('curl', ['-sS', '--compressed', '--limit-rate', '300k', '-o', path, url], path, book.length)
+  await cut('curl', ['-sS', '--compressed', '--limit-rate', '100k', '-o', path, url], path, book.length)
   await run('curl', ['-sS', '-f', '--compressed', '-C', '-', '-o', path, url], { timeout: 20_000 })
   expect((await readFile(path)).equals(book)).toBe(true)
 })
