@@ -1,13 +1,12 @@
 /** An item of 3 GiB through the real commands: no process may need memory in proportion to it. */
 import { createCipheriv, createHash } from 'node:crypto'
-import { mkdir, open, readFile } from 'node:fs/promises'
+import { mkdir, open } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
 import { expect, it } from 'vitest'
 import { openStaticOrigin } from '../static-origin.ts'
+import { type Cost, measured, secondsSince, watchRss } from './test-measured.ts'
 import { openWorld, type World } from './test-world.ts'
-import { startTower } from './testing.ts'
 
 const GIB = 1024 ** 3
 const MIB = 1024 ** 2
@@ -16,14 +15,13 @@ const ITEM_BYTES = 3 * GIB
 const TEXT_BYTES = 32 * MIB
 const RSS_MIB_MAX = 200
 const DATASET = 'education/film'
-const LOOK_MS = 100
 
 it('an item of 3 GiB is published, filled and served in 200 MB', { timeout: 3_600_000 }, async () => {
   await using world = await openWorld('education')
   await mkdir(join(world.folder, 'items'))
   const sha256 = await writeItem(join(world.folder, 'items', 'film.mkv'))
   const place = ['--keys', world.keys, '--to', world.repository]
-  const publish = await measured(world, [
+  const { cost: publish } = await measured(world, [
     'publish',
     join(world.folder, 'items'),
     '--dataset',
@@ -31,7 +29,7 @@ it('an item of 3 GiB is published, filled and served in 200 MB', { timeout: 3_60
     ...place,
   ])
   await using origin = await openStaticOrigin(world.repository)
-  const fill = await measured(world, ['fill', '--once'], { TOWER_UPSTREAM: origin.url })
+  const { cost: fill } = await measured(world, ['fill', '--once'], { TOWER_UPSTREAM: origin.url })
   const serve = await serveAndCompare(world, sha256)
   const figures = { cores: availableParallelism(), node: process.version, publish, fill, serve }
   console.log(JSON.stringify(figures))
@@ -39,30 +37,7 @@ it('an item of 3 GiB is published, filled and served in 200 MB', { timeout: 3_60
     expect(rssMiB, JSON.stringify(figures)).toBeLessThan(RSS_MIB_MAX)
 })
 
-interface Measured {
-  readonly seconds: number
-  /** The most that any one of the command's processes held. */
-  readonly rssMiB: number
-}
-
-async function measured(
-  world: World,
-  args: readonly string[],
-  env: Record<string, string> = {},
-): Promise<Measured> {
-  const sinceMs = performance.now()
-  const { child, exit } = startTower([...args, '--json'], {
-    cwd: world.folder,
-    env: { ...world.env, ...env },
-  })
-  const said = Promise.all([text(child.stdout), text(child.stderr)])
-  using rss = watchRss(child.pid!)
-  const code = await exit
-  expect(code, (await said).join('')).toBe(0)
-  return { seconds: secondsSince(sinceMs), rssMiB: rss.mostMiB() }
-}
-
-async function serveAndCompare(world: World, sha256: string): Promise<Measured> {
+async function serveAndCompare(world: World, sha256: string): Promise<Cost> {
   await using node = await world.serve()
   using rss = watchRss(node.pid)
   const sinceMs = performance.now()
@@ -75,21 +50,6 @@ async function serveAndCompare(world: World, sha256: string): Promise<Measured> 
   const end = await node.get(`data/${DATASET}/film.mkv`, { headers: { range: 'bytes=-10' } })
   expect([end.status, (await end.arrayBuffer()).byteLength]).toEqual([206, 10])
   return { seconds, rssMiB: rss.mostMiB() }
-}
-
-const secondsSince = (sinceMs: number) => Math.round((performance.now() - sinceMs) / 100) / 10
-
-/** Peaks (VmHWM) of a process and its children, looked at until disposed. */
-function watchRss(pid: number): Disposable & { mostMiB: () => number } {
-  let mostKib = 0
-  const look = async (of: number): Promise<void> => {
-    const status = await readFile(`/proc/${of}/status`, 'utf8').catch(() => '')
-    mostKib = Math.max(mostKib, Number(/^VmHWM:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0))
-    const children = await readFile(`/proc/${of}/task/${of}/children`, 'utf8').catch(() => '')
-    await Promise.all(children.split(' ').filter(Boolean).map(Number).map(look))
-  }
-  const timer = setInterval(() => void look(pid), LOOK_MS)
-  return { mostMiB: () => Math.round(mostKib / 1024), [Symbol.dispose]: () => clearInterval(timer) }
 }
 
 /** The same bytes every time. @returns their SHA-256. */

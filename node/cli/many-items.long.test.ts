@@ -6,11 +6,10 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
 import { expect, it } from 'vitest'
 import { openStaticOrigin } from '../static-origin.ts'
-import { openWorld, type World } from './test-world.ts'
-import { startTower } from './testing.ts'
+import { measured, watchRss } from './test-measured.ts'
+import { openWorld } from './test-world.ts'
 
 const ITEMS = 100_000
 const CHANGED = 10_000
@@ -29,13 +28,14 @@ it('10,000 of 100,000 items changed: planned in 2 s, filled in 2 minutes', {
   await world.publish(items, DATASET)
   await using origin = await openStaticOrigin(world.repository)
   const env = { TOWER_UPSTREAM: origin.url }
-  const first = await measured(world, ['fill', '--once'], env)
+  const { cost: first } = await measured(world, ['fill', '--once'], env)
   await writeItems(items, 2)
   await world.publish(items, DATASET)
 
   const plans = []
   {
     await using node = await world.serve({ ...env, TOWER_LINKS: NEVER })
+    using rss = watchRss(node.pid)
     // while the first one is made, the new catalog is indexed, too
     for (let round = 0; round < 3; round++) {
       const [sinceMs, sinceCpu] = [performance.now(), await cpuSecondsOf(node.pid)]
@@ -43,9 +43,9 @@ it('10,000 of 100,000 items changed: planned in 2 s, filled in 2 minutes', {
       const seconds = (performance.now() - sinceMs) / 1000
       plans.push({ seconds, cpuSeconds: (await cpuSecondsOf(node.pid)) - sinceCpu })
     }
-    plans.push({ rssMiB: await mostRssMiBOf(node.pid) })
+    plans.push({ rssMiB: rss.mostMiB() })
   }
-  const update = await measured(world, ['fill', '--once'], env)
+  const { cost: update } = await measured(world, ['fill', '--once'], env)
   const figures = { cores: availableParallelism(), node: process.version, first, plans, update }
   console.log(JSON.stringify(figures))
   const least = Math.min(...plans.map(({ cpuSeconds = Infinity }) => cpuSeconds))
@@ -73,38 +73,6 @@ async function writeItems(folder: string, revision: number): Promise<void> {
     if (revision > 1) lines.push(`changed: ${(n * 7919) % 10_007}`)
     await writeFile(join(folder, `folder ${n % FOLDERS}`, `item ${n}.txt`), lines.join('\n'))
   }
-}
-
-interface Measured {
-  readonly seconds: number
-  readonly rssMiB: number
-}
-
-async function measured(
-  world: World,
-  args: readonly string[],
-  env: Record<string, string>,
-): Promise<Measured> {
-  const sinceMs = performance.now()
-  const { child, exit } = startTower([...args, '--json'], {
-    cwd: world.folder,
-    env: { ...world.env, ...env },
-  })
-  const said = Promise.all([text(child.stdout), text(child.stderr)])
-  let rssMiB = 0
-  const look = async () => {
-    rssMiB = Math.max(rssMiB, await mostRssMiBOf(child.pid!))
-  }
-  const timer = setInterval(() => void look(), 100)
-  const code = await exit
-  clearInterval(timer)
-  if (code !== 0) throw new Error(`tower ${args.join(' ')} ended with ${code}: ${(await said).join('')}`)
-  return { seconds: (performance.now() - sinceMs) / 1000, rssMiB }
-}
-
-async function mostRssMiBOf(pid: number): Promise<number> {
-  const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '')
-  return Number(/VmHWM:\s+(\d+)/.exec(status)?.[1] ?? 0) / 1024
 }
 
 async function cpuSecondsOf(pid: number): Promise<number> {
