@@ -9,6 +9,7 @@ import type { Server } from 'node:http'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { Restarts } from './restarts.ts'
 import type { Cid } from '../manifests/cid.ts'
 import { sha256Of } from '../manifests/digest.ts'
 import type { ChunkRef } from '../manifests/extent.ts'
@@ -90,10 +91,7 @@ export async function startWorkers(
 }
 
 const MAIN = fileURLToPath(new URL('./worker-main.ts', import.meta.url))
-const RESTART_MS_MIN = 100
-const RESTART_MS_MAX = 10_000
-/** A worker that lived this long was sound; its death is not held against the next one. */
-const SOUND_MS = 30_000
+const RESTARTS = { msMin: 100, msMax: 10_000 }
 const SHARED_FD = 3
 
 type StartOptions = Omit<WorkersOptions, 'settings'> & { readonly settings: WorkerStart }
@@ -101,7 +99,7 @@ type StartOptions = Omit<WorkersOptions, 'settings'> & { readonly settings: Work
 class Workers implements AsyncDisposable {
   readonly #options: StartOptions
   readonly #children = new Set<ChildProcess>()
-  readonly #restarts = new Set<NodeJS.Timeout>()
+  readonly #restarts = new Restarts(RESTARTS)
   #stopping = false
 
   private constructor(options: StartOptions) {
@@ -111,7 +109,7 @@ class Workers implements AsyncDisposable {
   /** Resolves when all of them serve. */
   static async start(options: StartOptions): Promise<Workers> {
     const workers = new Workers(options)
-    await Promise.all(Array.from({ length: options.count }, () => workers.#start(RESTART_MS_MIN)))
+    await Promise.all(Array.from({ length: options.count }, () => workers.#start(RESTARTS.msMin)))
     return workers
   }
 
@@ -121,7 +119,7 @@ class Workers implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopping = true
-    for (const timer of this.#restarts) clearTimeout(timer)
+    this.#restarts[Symbol.dispose]()
     await Promise.all(
       [...this.#children].map(async child => {
         const ended = once(child, 'exit')
@@ -152,18 +150,9 @@ class Workers implements AsyncDisposable {
       ready.resolve() // the owner serves meanwhile
       if (this.#stopping) return
       this.#options.onDeath(child.pid, signal ?? `exit ${code}`)
-      const sound = performance.now() - startedAt > SOUND_MS
-      this.#restartIn(sound ? RESTART_MS_MIN : restartMs)
+      this.#restarts.after(performance.now() - startedAt, restartMs, nextMs => void this.#start(nextMs))
     })
     return ready.promise
-  }
-
-  #restartIn(ms: number): void {
-    const timer = setTimeout(() => {
-      this.#restarts.delete(timer)
-      void this.#start(Math.min(RESTART_MS_MAX, ms * 2))
-    }, ms)
-    this.#restarts.add(timer)
   }
 
   async #heal(child: ChildProcess, message: Extract<WorkerMessage, { type: 'heal' }>): Promise<void> {

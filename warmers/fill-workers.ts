@@ -6,6 +6,7 @@
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
+import { Restarts } from '../node/restarts.ts'
 import type { Via } from './batch-board.ts'
 import type { BullAddress, JobData, JobEnd } from './bull-job.ts'
 import { throughWorker, WorkerReads, type FromWorker } from './worker-upstream.ts'
@@ -27,10 +28,7 @@ export interface FillWorkers extends AsyncDisposable {
 export type RunFor = (executor: string, job: JobData, via: Via) => Promise<JobEnd>
 
 const MAIN = fileURLToPath(new URL('./fill-worker.ts', import.meta.url))
-const RESTART_MS_MIN = 500
-const RESTART_MS_MAX = 30_000
-/** A worker that lived this long was sound; its death is not held against the next one. */
-const SOUND_MS = 30_000
+const RESTARTS = { msMin: 500, msMax: 30_000 }
 const STOP_MS = 2000
 
 export function startFillWorkers(settings: FillWorkerSettings, run: RunFor): FillWorkers {
@@ -42,13 +40,13 @@ class Workers implements FillWorkers {
   readonly #run: RunFor
   readonly #children = new Set<ChildProcess>()
   readonly #ready = new Set<ChildProcess>()
-  readonly #restarts = new Set<NodeJS.Timeout>()
+  readonly #restarts = new Restarts(RESTARTS)
   #stopping = false
 
   constructor(settings: FillWorkerSettings, run: RunFor) {
     this.#settings = settings
     this.#run = run
-    for (let started = 0; started < settings.processes; started++) this.#start(RESTART_MS_MIN)
+    for (let started = 0; started < settings.processes; started++) this.#start(RESTARTS.msMin)
   }
 
   get pids() {
@@ -61,7 +59,7 @@ class Workers implements FillWorkers {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#stopping = true
-    for (const timer of this.#restarts) clearTimeout(timer)
+    this.#restarts[Symbol.dispose]()
     await Promise.all(
       [...this.#children].map(async child => {
         const ended = once(child, 'exit')
@@ -102,12 +100,7 @@ class Workers implements FillWorkers {
       this.#gone(child, reads)
       this.#children.delete(child)
       if (this.#stopping) return
-      const ms = performance.now() - startedAt > SOUND_MS ? RESTART_MS_MIN : restartMs
-      const timer = setTimeout(() => {
-        this.#restarts.delete(timer)
-        this.#start(Math.min(ms * 2, RESTART_MS_MAX))
-      }, ms)
-      this.#restarts.add(timer)
+      this.#restarts.after(performance.now() - startedAt, restartMs, nextMs => this.#start(nextMs))
     })
   }
 
