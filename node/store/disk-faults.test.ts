@@ -1,7 +1,6 @@
 /** Disks that turn read-only, vanish, stall or forget what time it is; injected in the file layer. */
 import { rename } from 'node:fs/promises'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, expect, it, vi } from 'vitest'
 import { EdgeError } from '../../manifests/errors.ts'
 import { ExtentFiles } from './extent-files.ts'
@@ -147,7 +146,6 @@ it('a slow hot disk delays its writers and nobody else', async () => {
   await vi.waitFor(() => expect(waiting).toBeGreaterThan(0))
   expect(await readAll(store, extents.slice(0, 8))).toBeGreaterThan(5)
   await store.admitNodes([])
-  await sleep(0)
   gate.resolve()
   await slow
   expect(await readAll(store, [extents[9]!])).toBe(1)
