@@ -58,21 +58,22 @@ async function inTurns(chunks: Iterable<ChunkRef>): Promise<ChunkRef[]> {
   return all
 }
 
+/** Where the node says that they are; the last ones are short when bytes are missing. */
 function* chunksByNode(bytes: Uint8Array, view: NodeView): Generator<ChunkRef> {
   for (let link = 0; link < view.links; link++) {
-    const sizeBytes = view.sizeOf(link)
     const from = view.startOf(link)
-    yield { digest: sha256Of(bytes.subarray(from, from + sizeBytes)), sizeBytes }
+    const chunk = bytes.subarray(from, from + view.sizeOf(link))
+    yield { digest: sha256Of(chunk), sizeBytes: chunk.length }
   }
 }
 
 /** The chunks of `bytes` that are not what the node says, as numbers of its links. */
 export function badLinks(bytes: Uint8Array, view: NodeView): number[] {
   const bad: number[] = []
-  for (let link = 0; link < view.links; link++) {
-    const from = view.startOf(link)
-    const chunk = bytes.subarray(from, from + view.sizeOf(link))
-    if (chunk.length !== view.sizeOf(link) || sha256Of(chunk) !== view.digestAt(link)) bad.push(link)
+  let link = 0
+  for (const { digest, sizeBytes } of chunksByNode(bytes, view)) {
+    if (sizeBytes !== view.sizeOf(link) || digest !== view.digestAt(link)) bad.push(link)
+    link++
   }
   return bad
 }
