@@ -115,13 +115,16 @@ ${adminServer(settings, build)}}
 `
 }
 
+const TRIES_OF_ONE = 8
+
 function upstreams({ nodes, admin }: NginxSettings): string {
   const many = nodes.length > 1
-  // One node is named three times: a request that its restart cut off is tried again at the same address.
+  // One node is named several times: a request that its restart cut off is tried again at the same address,
+  // and each kept connection that died with it and was not noticed yet costs a try.
   // Several have each their share of the content, so each keeps less of it twice; the next one takes over.
   const servers = many
     ? nodes.map(node => `    server ${node} max_fails=3 fail_timeout=2s;`)
-    : [...nodes, ...nodes, ...nodes].map(node => `    server ${node} max_fails=0;`)
+    : Array.from({ length: TRIES_OF_ONE }, () => `    server ${nodes[0]} max_fails=0;`)
   return `  map $uri $content_key {
     "~^/sha256/(?<digest>[0-9a-f]{64})$" $digest;
     default $uri;
@@ -134,7 +137,7 @@ ${servers.join('\n')}
     keepalive_requests 1000000;
   }
   ${many ? 'proxy_next_upstream error timeout invalid_header http_502 http_503 http_504;' : 'proxy_next_upstream error invalid_header;'}
-  proxy_next_upstream_tries ${Math.max(3, Math.min(nodes.length, 4))};
+  proxy_next_upstream_tries ${many ? Math.max(3, Math.min(nodes.length, 4)) : TRIES_OF_ONE};
   proxy_next_upstream_timeout 15s;
 ${admin ? `  upstream admin {\n    server ${admin.upstream} max_fails=0;\n    keepalive 8;\n  }\n` : ''}`
 }
