@@ -26,6 +26,7 @@ import { REQUEST_BYTES } from '../warmers/plan-fill.ts'
 import { extentFromPacks } from '../warmers/heal-upstream.ts'
 import type { Schedule } from '../warmers/schedule.ts'
 import { openDigestCache } from '../warmers/sources.ts'
+import { openRangeMemory } from '../warmers/range-memory.ts'
 import { openStagedRanges } from '../warmers/staged-ranges.ts'
 import type { PinService } from '../pinning/pin-service.ts'
 import type { PinFiles } from '../pinning/pin-target.ts'
@@ -141,6 +142,7 @@ export async function openOwner(config: NodeConfig, world: OwnerWorld = {}): Pro
     releases: library,
     cache: await openDigestCache(join(config.data, 'directories-v1')),
     staged: stack.use(await openStagedRanges(join(config.data, 'fetched-v1'))),
+    rangeMemory: openRangeMemory(join(config.data, 'upstreams.json')),
     requestBytes: REQUEST_BYTES,
     wants: () => true,
     now,

@@ -19,13 +19,14 @@ const HEALTH = new WeakMap<Upstream, Health>()
 /** Those that work first, each group in its own order. */
 export function byHealth(upstreams: readonly Upstream[]): Upstream[] {
   const now = performance.now()
-  const isResting = (upstream: Upstream) => (HEALTH.get(upstream.base ?? upstream)?.until ?? 0) > now
+  const isResting = (upstream: Upstream) => (HEALTH.get(placeOf(upstream))?.until ?? 0) > now
   return upstreams.toSorted((a, b) => Number(isResting(a)) - Number(isResting(b)))
 }
 
 export function reportUpstream(upstream: Upstream, what: 'served' | 'failed' | 'lied'): void {
-  const health = HEALTH.get(upstream.base ?? upstream) ?? { failures: 0, pauseMs: PAUSE_MS, until: 0 }
-  HEALTH.set(upstream.base ?? upstream, health)
+  const place = placeOf(upstream)
+  const health = HEALTH.get(place) ?? { failures: 0, pauseMs: PAUSE_MS, until: 0 }
+  HEALTH.set(place, health)
   if (what === 'served') {
     health.failures = 0
     health.pauseMs = PAUSE_MS
@@ -36,4 +37,8 @@ export function reportUpstream(upstream: Upstream, what: 'served' | 'failed' | '
   health.failures = 0
   health.until = performance.now() + health.pauseMs
   health.pauseMs = Math.min(health.pauseMs * 2, PAUSE_MS_MAX)
+}
+
+function placeOf(upstream: Upstream): Upstream {
+  return upstream.base ? placeOf(upstream.base) : upstream
 }

@@ -2,9 +2,9 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { rawCidOf, type Cid } from '../manifests/cid.ts'
 import { sha256Of } from '../manifests/digest.ts'
-import { planFill, type PlanInput, type Source, type Want } from './plan-fill.ts'
+import { planFill, type FillPlan, type PlanInput, type Source, type Want } from './plan-fill.ts'
 import { joined } from './spans.ts'
-import { wireOf } from './upstream.ts'
+import { wholeWireOf, wireOf } from './upstream.ts'
 
 const cidOf = (release: number, n: number): Cid => rawCidOf(sha256Of(`release ${release} extent ${n}`))
 const cost = { downBytes: 240, upBytes: 80, connectDownBytes: 0, connectUpBytes: 0 }
@@ -142,6 +142,38 @@ describe('a plan over several deltas', () => {
         const alone = planFill({ ...free, helpers: [] })
         expect(planFill(free).wire.down).toBeLessThanOrEqual(alone.wire.down)
         expect(planFill(free).unobtainable).toEqual([])
+      }),
+    )
+  })
+
+  it('counts files that come whole once each, and is no dearer than frames alone', () => {
+    const files = ['deltas/1.delta', 'deltas/3.delta', 'packs/a.pack']
+    const sizesOf = ({ batches }: FillPlan) =>
+      new Map(
+        batches.flatMap(({ path, fileBytes, requests, helpers = [] }) =>
+          [{ path, fileBytes, requests }, ...helpers].flatMap(file =>
+            file.requests.length > 0 ? [[file.path, file.fileBytes] as const] : [],
+          ),
+        ),
+      )
+    fc.assert(
+      fc.property(someWorld.map(worldOf), fc.subarray(files), fc.boolean(), (world, whole, begun) => {
+        const kept = { offset: 0, length: begun ? 90 : 0 }
+        const staged = (path: string) => [whole.includes(path) ? { offset: 0, length: 1e6 } : kept]
+        const input = { ...world, ranges: false, staged }
+        const plan = planFill(input)
+        const sizes = sizesOf(plan)
+        const prices = Array.from(sizes, ([path, size]) => wholeWireOf(cost, path, kept.length, size))
+        expect(plan.unobtainable).toEqual([])
+        expect(sizes.keys().some(path => whole.includes(path))).toBe(false)
+        expect(plan.wire).toEqual({
+          requests: sizes.size,
+          down: prices.reduce((sum, { down }) => sum + down, 0),
+          up: prices.reduce((sum, { up }) => sum + up, 0),
+        })
+        const frames = sizesOf(planFill({ ...input, sources: input.sources.slice(1), helpers: [] }))
+        const sum = (some: typeof sizes) => some.values().reduce((bytes, size) => bytes + size, 0)
+        expect(sum(sizes)).toBeLessThanOrEqual(sum(frames))
       }),
     )
   })

@@ -5,6 +5,8 @@
  * A delta's part may need old bytes that are not here and that another delta, a helper, can rebuild
  * out of older ones that are: a chain. What is rebuilt on the way is used and not kept; the parts that
  * it takes are paid for once, however many bundles need them.
+ *
+ * From a server without ranges a bundle costs its whole file, and all others of that file nothing more.
  */
 import type { Cid } from '../manifests/cid.ts'
 import type { Bundle, PlanInput, Source, Want } from './plan-fill.ts'
@@ -29,7 +31,7 @@ export interface Choice {
   readonly wants: Want[]
 }
 
-type Sources = Pick<PlanInput, 'sources' | 'helpers' | 'holds' | 'staged'>
+type Sources = Pick<PlanInput, 'sources' | 'helpers' | 'holds' | 'staged' | 'ranges'>
 
 /** Each want once, at one of the bundles; what no bundle has is `unobtainable`. */
 export function chooseBundles(
@@ -57,7 +59,7 @@ export function chooseBundles(
     if (choices.length === 0) unobtainable.push(want)
     return choices
   })
-  const taken = cheapest([...bundles.values()], choicesOf)
+  const taken = cheapest(groupsOf([...bundles.values()], input), choicesOf)
   for (const [at, want] of wants.entries()) {
     const best = choicesOf[at]!.filter(choice => taken.has(choice)).reduce<Choice | undefined>(
       preferred,
@@ -106,16 +108,16 @@ class Loads {
     return this.#helpers.indexOf(source) + 1
   }
 
-  of(source: Source, span: Span): Load {
+  of(source: Source, part: Span): Load {
+    const { staged, ranges = true } = this.#input
+    const lackingBytes = bytesOf(without([part], staged(source.path)))
+    const isWhole = !ranges && lackingBytes > 0
+    const span = isWhole ? { offset: 0, length: source.fileBytes } : part
     const key = `${source.path} ${span.offset} ${span.length}`
     let load = this.#known.get(key)
     if (!load) {
-      load = {
-        id: this.#known.size,
-        source,
-        span,
-        bytes: bytesOf(without([span], this.#input.staged(source.path))),
-      }
+      // what is kept of the file comes again with the rest
+      load = { id: this.#known.size, source, span, bytes: isWhole ? source.fileBytes : lackingBytes }
       this.#known.set(key, load)
     }
     return load
@@ -153,21 +155,28 @@ function preferred(best: Choice | undefined, choice: Choice): Choice {
   return best && (best.source.kind === 'frame' || choice.source.kind === 'delta') ? best : choice
 }
 
+/** What is taken or left together: single bundles, or all of a file that comes whole. */
+function groupsOf(bundles: readonly Choice[], { ranges = true }: Sources): readonly (readonly Choice[])[] {
+  if (ranges) return bundles.map(bundle => [bundle])
+  return [...Map.groupBy(bundles, ({ source }) => source.path).values()]
+}
+
 /**
  * Bundles that together have every extent, at a low price. Begins with all parts, with those that
- * need no others, and with all frames; takes or leaves single bundles as long as that saves bytes;
+ * need no others, and with all frames; takes or leaves single groups as long as that saves bytes;
  * the best result counts.
  */
 function cheapest(
-  bundles: readonly Choice[],
+  groups: readonly (readonly Choice[])[],
   choicesOf: readonly (readonly Choice[])[],
 ): ReadonlySet<Choice> {
+  const bundles = groups.flat()
   const isPart = ({ source }: Choice) => source.kind === 'delta'
   const starts: ((choice: Choice) => boolean)[] = [isPart, choice => !isPart(choice)]
   if (bundles.some(({ loads }) => loads.size > 1))
     starts.push(choice => isPart(choice) && choice.loads.size === 1)
   return starts
-    .map(isTaken => improved(bundles, choicesOf, new Basket(bundles.filter(isTaken))))
+    .map(isTaken => improved(groups, choicesOf, new Basket(bundles.filter(isTaken))))
     .reduce((best, basket) => (basket.bytes < best.bytes ? basket : best)).taken
 }
 
@@ -206,7 +215,7 @@ class Basket {
 }
 
 function improved(
-  bundles: readonly Choice[],
+  groups: readonly (readonly Choice[])[],
   choicesOf: readonly (readonly Choice[])[],
   basket: Basket,
 ): Basket {
@@ -216,24 +225,28 @@ function improved(
     if (choices.length > 0 && !choices.some(choice => taken.has(choice)))
       basket.add(basket.cheapestOf(choices))
   }
-  const extentsOf = new Map<Choice, number[]>(bundles.map(bundle => [bundle, []]))
+  const extentsOf = new Map<Choice, number[]>(groups.flat().map(bundle => [bundle, []]))
   for (const [extent, choices] of choicesOf.entries())
     for (const choice of choices) extentsOf.get(choice)!.push(extent)
   for (let round = 0, isBetter = true; isBetter && round < ROUNDS_MAX; round++) {
     isBetter = false
-    for (const bundle of bundles.toSorted((a, b) => weightOf(b) - weightOf(a))) {
-      if (!taken.has(bundle)) continue
+    for (const group of groups.toSorted((a, b) => weightOf(b) - weightOf(a))) {
+      const left = group.filter(bundle => taken.has(bundle))
+      if (left.length === 0) continue
       const before = basket.bytes
-      basket.remove(bundle)
-      const orphans = extentsOf
-        .get(bundle)!
-        .filter(extent => !choicesOf[extent]!.some(choice => taken.has(choice)))
-      const instead = coverOf(orphans, choicesOf, bundle, basket)
+      for (const bundle of left) basket.remove(bundle)
+      const orphans = new Set(left.flatMap(bundle => extentsOf.get(bundle)!)).values()
+      const instead = coverOf(
+        orphans.filter(extent => !choicesOf[extent]!.some(choice => taken.has(choice))),
+        choicesOf,
+        new Set(group),
+        basket,
+      )
       for (const other of instead ?? []) basket.add(other)
       if (instead && basket.bytes < before) isBetter = true
       else {
         for (const other of instead ?? []) basket.remove(other)
-        basket.add(bundle)
+        for (const bundle of left) basket.add(bundle)
       }
     }
   }
@@ -242,22 +255,22 @@ function improved(
 
 /** What else has these extents; undefined when nothing has one of them. */
 function coverOf(
-  extents: readonly number[],
+  extents: Iterable<number>,
   choicesOf: readonly (readonly Choice[])[],
-  except: Choice,
+  except: ReadonlySet<Choice>,
   basket: Basket,
 ): Set<Choice> | undefined {
   const cover = new Set<Choice>()
   for (const extent of extents) {
-    const others = choicesOf[extent]!.filter(choice => choice !== except)
+    const others = choicesOf[extent]!.filter(choice => !except.has(choice))
     if (others.length === 0) return undefined
     if (!others.some(choice => cover.has(choice))) cover.add(basket.cheapestOf(others))
   }
   return cover
 }
 
-function weightOf({ loads }: Choice): number {
+function weightOf(group: readonly Choice[]): number {
   let bytes = 0
-  for (const load of loads) bytes += load.bytes
+  for (const load of new Set(group.flatMap(({ loads }) => [...loads]))) bytes += load.bytes
   return bytes
 }

@@ -20,6 +20,7 @@ import { mergedBatches, type FillPlan, type Want } from './plan-fill.ts'
 import { planReport, type PlanReport, type WireBytes } from './plan-report.ts'
 import { planKeeping, type Keeps } from './keep-plan.ts'
 import { keptBy, planPrepared, prepareDataset, type Prepared, type PrepareTools } from './prepare-dataset.ts'
+import { askForRanges, remembered, type RangeMemory } from './range-memory.ts'
 import { scheduleFill, type Schedule, type ScheduleInput } from './schedule.ts'
 import { refresh, type Refreshed, type RefreshTools } from './refresh.ts'
 import type { Upstream } from './upstream.ts'
@@ -29,6 +30,8 @@ export type { FillProgress } from './fill-meter.ts'
 export interface FillTools extends PrepareTools, RefreshTools {
   readonly store: PrepareTools['store'] & Pick<ContentStore, 'reserve' | 'expect'>
   readonly queue: FillQueue
+  /** Of earlier processes; without it each finds out anew. */
+  readonly rangeMemory?: RangeMemory
 }
 
 export interface FillRequest extends FillTools, Abortable {
@@ -89,7 +92,8 @@ interface Planned {
  * @throws EdgeError `TRUST_…`, `UPSTREAM_…` when the refresh fails and nothing is known to be
  * wanted, `STORE_FULL` (I7: with the shortfall, before anything is fetched); the signal's reason.
  */
-export async function* fillOnce(request: FillRequest): AsyncGenerator<FillEvent> {
+export async function* fillOnce(wish: FillRequest): AsyncGenerator<FillEvent> {
+  const request = { ...wish, upstreams: remembered(wish.upstreams, wish.rangeMemory) }
   const since = performance.now()
   const spent = wireMeter(request)
   const served = servedBy(request.releases)
@@ -124,7 +128,8 @@ export async function* fillOnce(request: FillRequest): AsyncGenerator<FillEvent>
 }
 
 /** What a fill would do now, without the big part of it: metadata, directories and catalogs are fetched. */
-export async function planOnce(request: Omit<FillRequest, 'queue'>): Promise<PlanReport & PlanNews> {
+export async function planOnce(wish: Omit<FillRequest, 'queue'>): Promise<PlanReport & PlanNews> {
+  const request = { ...wish, upstreams: remembered(wish.upstreams, wish.rangeMemory) }
   const spent = wireMeter(request)
   const steps = planAll(request)
   for (;;) {
@@ -168,6 +173,8 @@ async function* planAll(request: Omit<FillRequest, 'queue'>): AsyncGenerator<Fil
     const wants = one.wants.filter(keptBy(one.dataset, { keeps }))
     prepared[n] = await withoutPeers({ ...one, wants }, request, options)
   }
+  if (prepared.some(({ wants }) => wants.length > 0))
+    await askForRanges(request.upstreams[0], request.rangeMemory, options)
   const plans = prepared.map(one => planPrepared(one, request))
   const schedule = scheduleOf(plans, refreshed, request)
   if (schedule) request.onSchedule?.(schedule)

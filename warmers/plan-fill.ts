@@ -11,7 +11,7 @@ import type { ChunkRule } from '../manifests/extent.ts'
 import { sha256Of } from '../manifests/digest.ts'
 import { chooseBundles, type Load } from './choose-bundles.ts'
 import { bytesOf, cut, joined, without } from './spans.ts'
-import { wireOf, type RequestCost, type Span } from './upstream.ts'
+import { wholeWireOf, wireOf, type RequestCost, type Span } from './upstream.ts'
 
 export interface Want {
   readonly cid: Cid
@@ -76,6 +76,8 @@ export interface PlanInput {
   /** What of a file arrived earlier and was kept. */
   staged(path: string): readonly Span[]
   readonly cost: RequestCost
+  /** False: whatever is asked of a file, all of it comes, and once is enough. True when absent. */
+  readonly ranges?: boolean
   /** About so much of one file per batch: seconds of work. */
   readonly batchBytes: number
   /** At most so much per request. */
@@ -145,15 +147,18 @@ export function mergedBatches(plans: readonly FillPlan[]): Batch[] {
 }
 
 /** The order in which batches should run: classes, then value. */
-function byUrgency(a: Batch, b: Batch): number {
+function byUrgency(a: Pick<Batch, 'priority' | 'step'>, b: Pick<Batch, 'priority' | 'step'>): number {
   return a.priority - b.priority || (a.step === b.step ? 0 : b.step - a.step)
 }
 
 export function planFill(input: PlanInput): FillPlan {
   const wants = [...new Map(input.wants.map(want => [want.cid, want])).values()]
   const { taken, unobtainable } = chooseBundles(input, wants)
-  const helpers = new HelperRequests(input, taken)
-  const batches = batchesOf(input, taken).map(batch => helpers.addTo(batch))
+  const bill = new Bill(input)
+  const helpers = new HelperRequests(input, taken, bill)
+  const batches = batchesOf(input, taken).map(batch =>
+    helpers.addTo({ ...batch, wire: bill.priceOf(batch, batch.requests) }),
+  )
   const sum = (of: (batch: Batch) => number) => batches.reduce((total, batch) => total + of(batch), 0)
   return {
     dataset: input.dataset,
@@ -162,10 +167,43 @@ export function planFill(input: PlanInput): FillPlan {
     wire: {
       down: sum(batch => batch.wire.down),
       up: sum(batch => batch.wire.up),
-      requests: sum(batch => batch.requests.length) + helpers.count,
+      requests: bill.requests,
     },
     contentBytes: sum(batch => batch.contentBytes),
     unobtainable,
+  }
+}
+
+/** What is asked for, and its price: each request once, or each file once where it comes whole. */
+class Bill {
+  requests = 0
+  readonly #input: PlanInput
+  readonly #asked = new Set<Span | string>()
+
+  constructor(input: PlanInput) {
+    this.#input = input
+  }
+
+  /** Of those among `requests` that were not asked for before. */
+  priceOf(
+    { path, fileBytes }: Pick<FileRequests, 'path' | 'fileBytes'>,
+    requests: readonly Span[],
+  ): Batch['wire'] {
+    const { cost, ranges = true, staged } = this.#input
+    const wire = { down: 0, up: 0 }
+    for (const request of requests) {
+      const asked = ranges ? request : path
+      if (this.#asked.has(asked)) continue
+      this.#asked.add(asked)
+      this.requests++
+      const [lacking] = ranges ? [request] : without([{ offset: 0, length: fileBytes }], staged(path))
+      const priceOf = ranges
+        ? wireOf(cost, path, request, fileBytes)
+        : wholeWireOf(cost, path, lacking!.offset, fileBytes)
+      wire.down += priceOf.down
+      wire.up += priceOf.up
+    }
+    return wire
   }
 }
 
@@ -174,43 +212,42 @@ export function planFill(input: PlanInput): FillPlan {
  * Each is made once, and paid for by the first batch in the plan that needs it.
  */
 class HelperRequests {
-  readonly #cost: RequestCost
   readonly #files: readonly FileRequests[]
-  readonly #paid = new Set<Span>()
+  readonly #bill: Bill
 
-  constructor({ cost, staged, requestBytes, helpers = [] }: PlanInput, steps: readonly Step[]) {
+  constructor(input: PlanInput, steps: readonly Step[], bill: Bill) {
     const spans = spansBySource(steps)
-    this.#cost = cost
-    this.#files = helpers.map(source => {
+    this.#bill = bill
+    this.#files = (input.helpers ?? []).map(source => {
       const { path, fileBytes } = source
-      const lacking = without(joined(spans.get(source) ?? []), staged(path))
-      const requests = joined(lacking, cost.downBytes + cost.upBytes)
-      return { path, fileBytes, requests: requests.flatMap(span => cut(span, requestBytes)) }
+      return { path, fileBytes, requests: requestsFor(input, path, spans.get(source) ?? []) }
     })
-  }
-
-  get count(): number {
-    return this.#paid.size
   }
 
   addTo(batch: Batch): Batch {
     const spans = new Map(Array.from(spansBySource(batch.steps), ([{ path }, needed]) => [path, needed]))
     const wire = { ...batch.wire }
-    const helpers = this.#files.flatMap(({ path, fileBytes, requests }) => {
-      const needed = joined(spans.get(path) ?? [])
+    const helpers = this.#files.flatMap(file => {
+      const needed = joined(spans.get(file.path) ?? [])
       if (needed.length === 0) return []
-      const own = requests.filter(request => bytesOf(without([request], needed)) < request.length)
-      for (const span of own) {
-        if (this.#paid.has(span)) continue
-        this.#paid.add(span)
-        const { down, up } = wireOf(this.#cost, path, span, fileBytes)
-        wire.down += down
-        wire.up += up
-      }
-      return [{ path, fileBytes, requests: own }]
+      const own = file.requests.filter(request => bytesOf(without([request], needed)) < request.length)
+      const { down, up } = this.#bill.priceOf(file, own)
+      wire.down += down
+      wire.up += up
+      return [{ ...file, requests: own }]
     })
     return helpers.length > 0 ? { ...batch, helpers, wire } : batch
   }
+}
+
+/** What is lacking of `spans`. Fetching a gap may be cheaper than asking twice. */
+function requestsFor(
+  { staged, cost, requestBytes }: PlanInput,
+  path: string,
+  spans: readonly Span[],
+): Span[] {
+  const lacking = without(joined(spans), staged(path))
+  return joined(lacking, cost.downBytes + cost.upBytes).flatMap(span => cut(span, requestBytes))
 }
 
 /** Everything that the steps take. */
@@ -224,7 +261,7 @@ function spansBySource(steps: readonly Step[]): Map<Source, Span[]> {
   return spans
 }
 
-function batchesOf(input: PlanInput, steps: readonly Step[]): Batch[] {
+function batchesOf(input: PlanInput, steps: readonly Step[]): Omit<Batch, 'wire'>[] {
   const groups = new Map<string, Step[]>()
   for (const step of steps) {
     const key = `${priorityOf([step])} ${valueStepOf([step])} ${step.source.path}`
@@ -232,7 +269,7 @@ function batchesOf(input: PlanInput, steps: readonly Step[]): Batch[] {
     if (group) group.push(step)
     else groups.set(key, [step])
   }
-  const batches: Batch[] = []
+  const batches: Omit<Batch, 'wire'>[] = []
   for (const group of groups.values()) {
     group.sort((a, b) => a.span.offset - b.span.offset)
     let open: Step[] = []
@@ -254,20 +291,11 @@ function batchesOf(input: PlanInput, steps: readonly Step[]): Batch[] {
   return batches.sort((a, b) => byUrgency(a, b) || order.get(a)! - order.get(b)!)
 }
 
-function batchOf(input: PlanInput, steps: readonly Step[]): Batch {
+function batchOf(input: PlanInput, steps: readonly Step[]): Omit<Batch, 'wire'> {
   const { path, fileBytes, kind } = steps[0]!.source
-  const { cost, helpers = [] } = input
+  const { dataset, revision, helpers = [] } = input
   const own = helpers.includes(steps[0]!.source) ? [] : steps.map(({ span }) => span)
-  const lacking = without(joined(own), input.staged(path))
-  // fetching a gap may be cheaper than asking twice
-  const requests = joined(lacking, cost.downBytes + cost.upBytes).flatMap(span =>
-    cut(span, input.requestBytes),
-  )
-  const wire = requests
-    .map(span => wireOf(cost, path, span, fileBytes))
-    .reduce((sum, { down, up }) => ({ down: sum.down + down, up: sum.up + up }), { down: 0, up: 0 })
   const priority = priorityOf(steps)
-  const { dataset, revision } = input
   return {
     id: sha256Of([path, ...steps.map(step => step.wants.map(({ cid }) => cid).join(' '))].join('\n')).slice(
       0,
@@ -280,8 +308,7 @@ function batchOf(input: PlanInput, steps: readonly Step[]): Batch {
     path,
     fileBytes,
     steps,
-    requests,
-    wire,
+    requests: requestsFor(input, path, own),
     contentBytes: contentOf(steps),
     reason: priority === -1 ? 'catalog' : kind,
   }

@@ -7,7 +7,7 @@ import type { Cid } from '../manifests/cid.ts'
 import type { Sha256 } from '../manifests/digest.ts'
 import { isEdgeError } from '../manifests/errors.ts'
 import type { Abortable, DagNode } from '../manifests/extent.ts'
-import type { DeltaRef, Manifest } from '../manifests/manifest.ts'
+import { deltaPath, packPath, type DeltaRef, type Manifest, type PackRef } from '../manifests/manifest.ts'
 import type { ContentStore } from '../node/store/store.ts'
 import { stepOf, type Demand } from './demand.ts'
 import { usable } from './choose-bundles.ts'
@@ -20,6 +20,7 @@ import { planFill, BATCH_BYTES, type FillPlan, type Source, type Want } from './
 import type { DatasetReleases, Missing, MissingExtent, Releases } from './releases.ts'
 import { runBatch, type BatchStore } from './run-batch.ts'
 import { openPack, type DigestCache, type OpenSource } from './sources.ts'
+import { bytesOf } from './spans.ts'
 
 export interface PrepareTools extends FetchTools {
   readonly cache: DigestCache
@@ -106,6 +107,7 @@ export function planPrepared(
     holds: cid => store.has(cid) || isAtHand(cid),
     staged: path => staged.spans(path),
     cost: upstreams[0]!.cost,
+    ranges: upstreams[0]!.ranges,
     batchBytes: BATCH_BYTES,
     requestBytes,
   })
@@ -270,8 +272,8 @@ class Sources {
     const tools = { ...this.#tools, dataset: this.#manifest.dataset }
     try {
       const { hops, manifests } = await findChain(this.#manifest, current.revision, tools, this.#options)
-      const bytes = hops.reduce((sum, { ref }) => sum + ref.size, 0)
-      if (hops.length === 0 || bytes > packBytesOf(this.#manifest)) return undefined
+      const bytes = this.#bytesOf(hops.map(({ ref }) => [deltaPath(ref.sha256), ref]))
+      if (hops.length === 0 || bytes > this.#packBytes()) return undefined
       this.#kept = [...manifests, ...hops.map(({ ref }) => ref.directory.sha256)]
       this.#chain = await openChain(hops, current, tools, this.#options)
       const { last } = this.#chain
@@ -292,6 +294,10 @@ class Sources {
   #usefulDeltas(held: number | undefined, { extents }: Missing): readonly DeltaRef[] {
     const { deltas, revision, catalog } = this.#manifest
     const exact = deltas.filter(({ from }) => from === held)
+    if (!this.#hasRanges) {
+      // all of a delta beside packs, of which all comes too, would be bought for nothing
+      return exact.filter(ref => this.#bytesOf([[deltaPath(ref.sha256), ref]]) <= this.#packBytes())
+    }
     if (exact.length > 0) return exact
     if (held !== undefined && held < revision)
       return deltas.toSorted((a, b) => Math.abs(a.from - held) - Math.abs(b.from - held)).slice(0, DELTAS_MAX)
@@ -301,6 +307,30 @@ class Sources {
       held === undefined || (releases.releases().length > 1 && missingBytes > catalog.itemBytes / 2)
     if (!isNew || store.usage().extents === 0) return []
     return deltas.slice(0, 1).filter(({ directory }) => directory.size < catalog.itemBytes * HEAD_SHARE_MAX)
+  }
+
+  get #hasRanges(): boolean {
+    return this.#tools.upstreams[0]?.ranges ?? true
+  }
+
+  /**
+   * What frames cost at the most; without ranges, where what is not needed comes too, what they cost at
+   * the least: the packs that the release we hold has not.
+   */
+  #packBytes(): number {
+    const { packs } = this.#manifest
+    const known = new Set(this.#hasRanges ? [] : this.#release.current?.packs.map(({ sha256 }) => sha256))
+    const needed = packs.filter(({ sha256 }) => !known.has(sha256))
+    return this.#bytesOf(needed.map(ref => [packPath(ref.sha256), ref]))
+  }
+
+  /** Without those of which all is kept, where a file comes whole. */
+  #bytesOf(files: readonly (readonly [path: string, PackRef])[]): number {
+    const { staged } = this.#tools
+    let bytes = 0
+    for (const [path, { size }] of files)
+      if (this.#hasRanges || bytesOf(staged.spans(path)) < size) bytes += size
+    return bytes
   }
 
   async #openDelta(ref: DeltaRef): Promise<readonly DagNode[]> {
@@ -353,8 +383,4 @@ class Sources {
       )
     )
   }
-}
-
-function packBytesOf({ packs }: Manifest): number {
-  return packs.reduce((sum, { size }) => sum + size, 0)
 }

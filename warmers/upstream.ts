@@ -86,7 +86,7 @@ export interface Upstream extends AsyncDisposable {
   /** The same place, of which this is another way in: they share their good name. */
   readonly base?: Upstream
   /** For reading from it in another process; absent where that makes no sense. */
-  readonly elsewhere?: Elsewhere
+  readonly elsewhere?: Elsewhere | undefined
 }
 
 /** What another process needs to read on behalf of this one, and what it must tell. */
@@ -122,6 +122,20 @@ export function wireOf(
     down: cost.downBytes + digits(span.length) + first + last + digits(fileBytes) + span.length,
     up: cost.upBytes + encodedPath(path).length + first + last,
   }
+}
+
+/** What only a part's answer has: `Content-Range`, and another status. */
+const PART_DOWN_BYTES = 'content-range: bytes -/\r\n'.length + 'Partial Content'.length - 'OK'.length
+
+/** The same, of a server without ranges, which answers with the whole file. */
+export function wholeWireOf(
+  cost: RequestCost,
+  path: string,
+  offset: number,
+  fileBytes: number,
+): { down: number; up: number } {
+  const { up } = wireOf(cost, path, { offset, length: fileBytes - offset }, fileBytes)
+  return { down: cost.downBytes - PART_DOWN_BYTES + digits(fileBytes) + fileBytes, up }
 }
 
 export function digits(value: number): number {
