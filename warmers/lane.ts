@@ -6,6 +6,7 @@
 import { connect as connectTcp, type Socket } from 'node:net'
 import { buildConnector, Client } from 'undici'
 import { EdgeError } from '../manifests/errors.ts'
+import { readingInto } from './socket-buffers.ts'
 
 export interface LaneOptions {
   readonly connectMs: () => number
@@ -99,10 +100,11 @@ export class Lane {
     const { localAddress } = this.#options
     const connectMs = this.#options.connectMs()
     const { promise, resolve, reject } = Promise.withResolvers<Socket>()
-    const socket = connectTcp({
+    const socket: Socket = connectTcp({
       host: host.replace(/^\[|\]$/g, ''),
       port,
       noDelay: true,
+      onread: readingInto(bytes => socket.push(bytes)),
       ...(localAddress ? { localAddress } : {}),
     })
     const timer = setTimeout(

@@ -11,6 +11,7 @@ import { type FileHandle, mkdir, open, readdir, rm, stat, unlink } from 'node:fs
 import { join as joinPath } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { EdgeError } from '../manifests/errors.ts'
+import { giveBack } from './socket-buffers.ts'
 import { bytesOf, joined, without } from './spans.ts'
 import type { Span } from './upstream.ts'
 
@@ -222,7 +223,8 @@ class Appender implements StagedWriter {
   async #writeAll(): Promise<void> {
     try {
       while (this.#gathered.length > 0 && !this.#failure) {
-        let pieces: readonly Uint8Array[] = this.#gathered
+        const written: readonly Uint8Array[] = this.#gathered
+        let pieces = written
         this.#gathered = []
         this.#gatheredBytes = 0
         while (pieces.length > 0) {
@@ -230,6 +232,7 @@ class Appender implements StagedWriter {
           this.#onWritten(bytesWritten)
           pieces = after(pieces, bytesWritten)
         }
+        for (const bytes of written) giveBack(bytes)
       }
     } catch (error) {
       this.#failure = { error: translated(error) }

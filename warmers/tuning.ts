@@ -25,6 +25,7 @@ const LEVELS: readonly Tuning[] = [
 ]
 /** Outcomes that are looked at. */
 const MEMORY_MS = 20_000
+const OUTCOMES_MAX = 200
 const STALLS_MIN = 3
 const STALLED_SHARE = 0.2
 /** Calm for so long, and it is tried with larger requests; longer each time that was wrong. */
@@ -37,7 +38,7 @@ export class Tuner {
   #level = 0
   #since: number
   #calmMs = CALM_MS
-  #outcomes: { readonly atMs: number; readonly stalled: boolean }[] = []
+  readonly #outcomes: { readonly atMs: number; readonly stalled: boolean }[] = []
 
   constructor(connections: number, now: () => number = () => performance.now()) {
     this.#connections = connections
@@ -53,10 +54,10 @@ export class Tuner {
   /** A request ended: with all it asked for, or because nothing came any more. */
   ended(stalled: boolean): void {
     const now = this.#now()
-    this.#outcomes = [
-      ...this.#outcomes.filter(({ atMs }) => atMs > now - MEMORY_MS).slice(-200),
-      { atMs: now, stalled },
-    ]
+    this.#outcomes.push({ atMs: now, stalled })
+    while (this.#outcomes.length > OUTCOMES_MAX || this.#outcomes[0]!.atMs <= now - MEMORY_MS)
+      this.#outcomes.shift()
+    if (this.#level === 0 && !stalled) return
     const recent = this.#outcomes.filter(({ atMs }) => atMs >= this.#since)
     const stalls = recent.filter(outcome => outcome.stalled).length
     if (stalls >= STALLS_MIN && stalls > recent.length * STALLED_SHARE) {
