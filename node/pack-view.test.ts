@@ -50,10 +50,21 @@ it('never gives a damaged byte, whether it was damaged before the first read or 
   await expect(anew).rejects.toMatchObject({ code: 'CHUNK_CORRUPT' })
 })
 
-it('shows packs and deltas, and nothing else of the folder', async () => {
+it('shows packs, deltas and manifests, and nothing else of the folder', async () => {
   await using at = await withPack()
+  const folder = join(at.folder.path, 'targets', 'health', 'who')
+  await mkdir(folder, { recursive: true })
+  const manifest = `targets/health/who/${sha256Of('{}')}.manifest.json`
+  await writeFile(join(at.folder.path, manifest), '{}')
+  expect(String(await at.view.read(manifest, { offset: 0, length: 2 }, options))).toBe('{}')
+  await writeFile(join(folder, 'notes.json'), 'x')
   await writeFile(join(at.folder.path, 'packs', 'notes.txt'), 'x')
-  for (const other of ['packs/notes.txt', 'packs/../secret', `packs/${sha256Of('none')}.pack`]) {
+  for (const other of [
+    'targets/health/who/notes.json',
+    'packs/notes.txt',
+    'packs/../secret',
+    `packs/${sha256Of('none')}.pack`,
+  ]) {
     expect(await at.view.size(other)).toBeUndefined()
   }
 })

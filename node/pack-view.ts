@@ -1,5 +1,5 @@
 /**
- * Packs and deltas of a repository folder, verified on each read (I1).
+ * Packs, deltas and older manifests of a repository folder, verified on each read (I1).
  *
  * Such a file is named by the SHA-256 of all of it, which says nothing about a part. So the first
  * read proves the whole against its name in one pass, which also yields a digest per mebibyte; from
@@ -17,7 +17,8 @@ import type { RepoView } from './http/repo-handler.ts'
 const PIECE_BYTES = 1024 * 1024
 /** 32 KiB of digests for the largest pack. */
 const FILES_KNOWN_MAX = 256
-const PACK_PATH = /^(?:packs\/[0-9a-f]{64}\.pack|deltas\/[0-9a-f]{64}\.delta)$/
+const DIGEST_PATH =
+  /^(?:packs|deltas|targets(?:\/[a-z0-9][a-z0-9._-]*){2})\/([0-9a-f]{64})\.(?:pack|delta|manifest\.json)$/
 
 interface Proven {
   readonly sizeBytes: number
@@ -36,7 +37,7 @@ export function packView(folder: string): RepoView {
   }
   return {
     async size(path) {
-      if (!PACK_PATH.test(path)) return undefined
+      if (!DIGEST_PATH.test(path)) return undefined
       return await stat(join(folder, path)).then(
         ({ size }) => size,
         () => undefined,
@@ -44,7 +45,7 @@ export function packView(folder: string): RepoView {
     },
 
     async read(path, { offset, length }, options) {
-      if (!PACK_PATH.test(path)) return undefined
+      if (!DIGEST_PATH.test(path)) return undefined
       const { sizeBytes, pieces } = await prove(path, options)
       const first = Math.floor(offset / PIECE_BYTES)
       const last = Math.ceil(Math.min(offset + length, sizeBytes) / PIECE_BYTES)
@@ -63,7 +64,7 @@ export function packView(folder: string): RepoView {
 }
 
 /** @throws EdgeError `CHUNK_CORRUPT` when the bytes are not what the name says. */
-async function proveWhole(path: string, sha256: string, { signal }: Abortable): Promise<Proven> {
+async function proveWhole(path: string, sha256: string | undefined, { signal }: Abortable): Promise<Proven> {
   await using file = await open(path)
   const hash = openSha256()
   const pieces: Sha256[] = []
@@ -89,6 +90,6 @@ async function readAt(path: string, offset: number, length: number): Promise<Buf
   return buffer.subarray(0, bytesRead)
 }
 
-function digestIn(path: string): string {
-  return path.slice(path.indexOf('/') + 1, path.lastIndexOf('.'))
+function digestIn(path: string): string | undefined {
+  return DIGEST_PATH.exec(path)?.[1]
 }

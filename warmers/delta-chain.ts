@@ -44,13 +44,12 @@ const KEPT_BYTES = 48 * 1024 * 1024
 
 /**
  * The deltas from release `held` to `manifest` that are the smallest together, oldest first; none when
- * there is no way. Manifests of the releases between are fetched as far as they may help.
+ * there is no way. Manifests of the releases between are loaded as far as they may help.
  */
 export async function findChain(
   manifest: Manifest,
   held: number,
-  tools: DeltaTools,
-  options: Abortable,
+  load: (sha256: Sha256) => Promise<Manifest | undefined>,
 ): Promise<{ readonly hops: readonly Hop[]; readonly manifests: readonly Sha256[] }> {
   const manifests: Sha256[] = []
   const open = new Map<number, Way>([[manifest.revision, { bytes: 0, hops: [], manifest }]])
@@ -68,7 +67,7 @@ export async function findChain(
     const known = open.get(held)
     if (way.hops.length >= HOPS_MAX || (known && way.bytes + MANIFEST_BYTES >= known.bytes)) continue
     if (way.sha256) manifests.push(way.sha256)
-    const to = way.manifest ?? (await loadManifest(way.sha256, tools, options))
+    const to = way.manifest ?? (way.sha256 && (await load(way.sha256)))
     for (const ref of to?.deltas ?? []) {
       const bytes = way.bytes + ref.size
       const before = open.get(ref.from)
@@ -76,6 +75,10 @@ export async function findChain(
       open.set(ref.from, { bytes, hops: [{ ref, to: to! }, ...way.hops], sha256: ref.manifest })
     }
   }
+}
+
+export interface ManifestTools extends Pick<DeltaTools, 'dataset' | 'upstreams'> {
+  readonly cache: Pick<DeltaTools['cache'], 'get' | 'put'>
 }
 
 interface Way {
@@ -86,12 +89,11 @@ interface Way {
 }
 
 /** Undefined when nobody has it any more. @throws the signal's reason */
-async function loadManifest(
-  sha256: Sha256 | undefined,
-  { cache, dataset, upstreams }: DeltaTools,
+export async function loadManifest(
+  sha256: Sha256,
+  { cache, dataset, upstreams }: ManifestTools,
   { signal }: Abortable,
 ): Promise<Manifest | undefined> {
-  if (!sha256) return undefined
   const purpose = { dataset, reason: 'manifest' }
   let bytes = await cache.get(sha256)
   for (const upstream of bytes ? [] : upstreams) {

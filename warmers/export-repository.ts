@@ -13,14 +13,24 @@ import { isDatasetName } from '../manifests/dataset-name.ts'
 import { openSha256, sha256Of, type Sha256 } from '../manifests/digest.ts'
 import { EdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
-import { deltaPath, manifestPath, PACK_BYTES_MAX, packPath, type Manifest } from '../manifests/manifest.ts'
+import { manifestPath, PACK_BYTES_MAX, type Manifest } from '../manifests/manifest.ts'
 import { folderStorage } from '../manifests/publish/folder-storage.ts'
 import type { RepositoryStorage } from '../manifests/publish/storage.ts'
 import { Uploads } from '../node/publish/uploads.ts'
 import { repoFilesOf } from '../node/repo-view.ts'
 import type { TrustStore } from '../node/trust-store.ts'
-import { fetchFile, type MirrorFile } from './mirror.ts'
+import { fetchFile } from './mirror.ts'
 import type { Releases } from './releases.ts'
+import {
+  bytesOfFiles,
+  filesOf,
+  olderManifests,
+  packsOf,
+  type RepositoryFile,
+  wayFrom,
+  waysBytesMax,
+  waysTo,
+} from './repository-files.ts'
 import type { Upstream } from './upstream.ts'
 
 /** What a node has, so that somebody can bring it the rest. Unsigned: it only saves space. */
@@ -89,11 +99,17 @@ export async function* exportRepository(request: ExportRequest): AsyncGenerator<
   const { folder, trust, upstreams, signal } = request
   const storage = folderStorage(folder)
   const manifests = newestOf(request)
-  const files = manifests.flatMap(manifest => filesFor(manifest, request.wants))
-  const lacking: MirrorFile[] = []
+  const files: RepositoryFile[] = []
+  const older = new Map<string, Uint8Array>()
+  for (const manifest of manifests) {
+    const needed = await neededFor(manifest, request)
+    files.push(...needed.files)
+    for (const [path, bytes] of needed.older) older.set(path, bytes)
+  }
+  const lacking: RepositoryFile[] = []
   for (const file of files) if ((await storage.size(file.path)) !== file.sizeBytes) lacking.push(file)
-  const sum = (some: readonly MirrorFile[]) => some.reduce((bytes, { sizeBytes }) => bytes + sizeBytes, 0)
-  yield { type: 'planned', files: files.length, bytes: sum(files), here: sum(files) - sum(lacking) }
+  const bytes = bytesOfFiles(files)
+  yield { type: 'planned', files: files.length, bytes, here: bytes - bytesOfFiles(lacking) }
 
   const uploads = new Uploads(join(folder, PARTS), storage, {
     fileBytesMax: PACK_BYTES_MAX,
@@ -103,7 +119,7 @@ export async function* exportRepository(request: ExportRequest): AsyncGenerator<
     await fetchFile(file, uploads, upstreams, { signal })
     yield { type: 'file', path: file.path, bytes: file.sizeBytes }
   }
-  const small = smallFilesOf(trust, manifests)
+  const small = new Map([...older, ...smallFilesOf(trust, manifests)])
   const index = [
     ...files.map(({ path, sizeBytes, sha256 }) => ({ path, size: sizeBytes, sha256 })),
     ...[...small].map(([path, bytes]) => ({ path, size: bytes.length, sha256: sha256Of(bytes) })),
@@ -147,17 +163,28 @@ function newestOf({ releases, datasets }: ExportRequest): Manifest[] {
   })
 }
 
-/** The delta from what the other side holds, if it holds all of that and there is one; else all packs, and deltas for others. */
-function filesFor({ dataset, revision, packs, deltas }: Manifest, wants: WantList | undefined): MirrorFile[] {
+interface Needed {
+  readonly files: readonly RepositoryFile[]
+  /** Manifests of releases before, by path. */
+  readonly older: ReadonlyMap<string, Uint8Array>
+}
+
+/**
+ * The smallest way from what the other side holds, if it holds all of that and there is one; else all
+ * packs; for others all packs, deltas, and ways from releases before.
+ */
+async function neededFor(manifest: Manifest, request: ExportRequest): Promise<Needed> {
+  const { wants, upstreams, signal } = request
+  const { dataset, revision } = manifest
   const held = wants?.datasets.find(known => known.dataset === dataset)
-  if (held?.whole && held.revision >= revision) return []
-  const all = [
-    ...packs.map(({ sha256, size }) => ({ path: packPath(sha256), sha256, sizeBytes: size, dataset })),
-    ...deltas.map(({ sha256, size }) => ({ path: deltaPath(sha256), sha256, sizeBytes: size, dataset })),
-  ]
-  if (!wants) return all
-  const delta = held?.whole ? deltas.find(({ from }) => from === held.revision) : undefined
-  return delta ? all.filter(({ sha256 }) => sha256 === delta.sha256) : all.slice(0, packs.length)
+  if (held?.whole && held.revision >= revision) return { files: [], older: new Map() }
+  const known = olderManifests(dataset, { upstreams }, { signal })
+  const ways = !wants
+    ? await waysTo(manifest, waysBytesMax(manifest), known)
+    : held?.whole && (await wayFrom(held.revision, manifest, known))
+  if (!ways) return { files: packsOf(manifest), older: new Map() }
+  const older = new Map(ways.manifests.map(path => [path, known.found.get(path)!]))
+  return { files: wants ? ways.deltas : [...filesOf(manifest), ...ways.deltas], older }
 }
 
 function smallFilesOf(trust: TrustStore, manifests: readonly Manifest[]): Map<string, Uint8Array> {

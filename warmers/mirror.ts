@@ -1,19 +1,21 @@
 /**
  * A hub keeps the packs and deltas of the releases that it wants, byte for byte, so that other
- * towers can fill from it. What a file must be is in its signed name; what arrived before a cut is
- * gone on with (I9), and files that no wanted release needs are removed.
+ * towers can fill from it, and the ways to them from releases before (`repository-files.ts`). What a file
+ * must be is in its signed name; what arrived before a cut is gone on with (I9), and files that no wanted
+ * release needs are removed.
  */
 import { pathToFileURL } from 'node:url'
-import type { Sha256 } from '../manifests/digest.ts'
-import { EdgeError } from '../manifests/errors.ts'
+import { sha256Of } from '../manifests/digest.ts'
+import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
-import { deltaPath, type Manifest, PACK_BYTES_MAX, packPath } from '../manifests/manifest.ts'
+import { encodeManifest, type Manifest, manifestPath, PACK_BYTES_MAX } from '../manifests/manifest.ts'
 import { folderStorage } from '../manifests/publish/folder-storage.ts'
+import type { RepositoryStorage } from '../manifests/publish/storage.ts'
 import { Uploads } from '../node/publish/uploads.ts'
 import { openFileUpstream } from './file-upstream.ts'
 import { type FillEvent, type FillRequest, fillOnce } from './fill-once.ts'
 import { refresh } from './refresh.ts'
-import type { Releases } from './releases.ts'
+import { filesOf, olderManifests, type RepositoryFile, waysBytesMax, waysTo } from './repository-files.ts'
 import type { Upstream } from './upstream.ts'
 
 export interface MirrorOptions {
@@ -23,13 +25,6 @@ export interface MirrorOptions {
   readonly partsFolder: string
   /** Free space that is never taken (I7). */
   readonly reserveBytes: number
-}
-
-export interface MirrorFile {
-  readonly path: string
-  readonly sha256: Sha256
-  readonly sizeBytes: number
-  readonly dataset: string
 }
 
 /** Attempts at one file without a single byte of progress. */
@@ -49,36 +44,65 @@ export async function* fillMirror(request: FillRequest, options: MirrorOptions):
 }
 
 /** @throws EdgeError `UPSTREAM_…`, `STORE_FULL`; the signal's reason. What arrived is kept. */
-export async function mirrorReleases(
-  { releases, upstreams }: { readonly releases: Releases; readonly upstreams: readonly Upstream[] },
+async function mirrorReleases(
+  request: FillRequest,
   { folder, partsFolder, reserveBytes }: MirrorOptions,
   options: Abortable,
 ): Promise<void> {
+  const { releases, upstreams } = request
   const storage = folderStorage(folder)
   const uploads = new Uploads(partsFolder, storage, { fileBytesMax: PACK_BYTES_MAX, reserveBytes })
-  const wanted = new Map<string, MirrorFile>()
-  for (const { current, next } of releases.releases()) {
-    for (const manifest of [current, next]) for (const file of filesOf(manifest)) wanted.set(file.path, file)
-  }
-  for (const file of wanted.values()) {
+  const kept = new Set<string>()
+  const bring = async (file: RepositoryFile) => {
+    kept.add(file.path)
     if ((await storage.size(file.path)) !== file.sizeBytes) await fetchFile(file, uploads, upstreams, options)
   }
-  for (const path of [...(await storage.list('packs/')), ...(await storage.list('deltas/'))]) {
-    if (!wanted.has(path)) await storage.remove(path)
+  const known = releases.releases()
+  for (const manifest of known.flatMap(({ current, next }) => [current ?? [], next ?? []].flat()))
+    for (const file of filesOf(manifest)) await bring(file)
+  for (const { current, next } of known) {
+    const newest = next ?? current
+    if (newest) for (const path of await mirrorWays(newest, request, storage, bring, options)) kept.add(path)
   }
+  const manifests = (await storage.list('targets/')).filter(path => path.endsWith('.manifest.json'))
+  for (const path of [...(await storage.list('packs/')), ...(await storage.list('deltas/')), ...manifests])
+    if (!kept.has(path)) await storage.remove(path)
 }
 
-function filesOf(manifest: Manifest | undefined): MirrorFile[] {
-  if (!manifest) return []
-  const { dataset, packs, deltas } = manifest
-  return [
-    ...packs.map(({ sha256, size }) => ({ path: packPath(sha256), sha256, sizeBytes: size, dataset })),
-    ...deltas.map(({ sha256, size }) => ({ path: deltaPath(sha256), sha256, sizeBytes: size, dataset })),
-  ]
+/**
+ * The ways to the newest release. Its own manifest is kept last: from then on nobody is asked for more.
+ * What can no longer be had costs nothing but frames there, and stops nothing here.
+ * @returns the paths of all that is to be kept.
+ */
+async function mirrorWays(
+  newest: Manifest,
+  { trust, upstreams }: FillRequest,
+  storage: RepositoryStorage,
+  bring: (file: RepositoryFile) => Promise<void>,
+  options: Abortable,
+): Promise<string[]> {
+  const { current, next } = trust.record.manifests.get(newest.dataset) ?? {}
+  const bytes = next ?? current ?? encodeManifest(newest)
+  const own = manifestPath(newest.dataset, sha256Of(bytes))
+  const isNew = (await storage.size(own)) === undefined
+  const older = olderManifests(newest.dataset, { upstreams: isNew ? upstreams : [], storage }, options)
+  const { deltas, manifests } = await waysTo(newest, waysBytesMax(newest), older)
+  let isWhole = true
+  for (const file of isNew ? deltas : []) {
+    try {
+      await bring(file)
+    } catch (error) {
+      options.signal.throwIfAborted()
+      if (!isEdgeError(error)) throw error
+      isWhole &&= error.code === 'NOT_FOUND'
+    }
+  }
+  if (isNew && isWhole) await storage.write(own, bytes)
+  return [own, ...manifests, ...deltas.map(({ path }) => path)]
 }
 
 export async function fetchFile(
-  file: MirrorFile,
+  file: RepositoryFile,
   uploads: Uploads,
   upstreams: readonly Upstream[],
   { signal }: Abortable,
@@ -95,6 +119,7 @@ export async function fetchFile(
       } catch (error) {
         signal.throwIfAborted()
         failure = error
+        if (isEdgeError(error, 'NOT_FOUND')) break
         fruitless = (await uploads.receivedBytes(file.sha256)) > offset ? 0 : fruitless + 1
       }
     }

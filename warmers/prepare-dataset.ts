@@ -11,7 +11,7 @@ import { deltaPath, packPath, type DeltaRef, type Manifest, type PackRef } from 
 import type { ContentStore } from '../node/store/store.ts'
 import { stepOf, type Demand } from './demand.ts'
 import { usable } from './choose-bundles.ts'
-import { findChain, openChain, type DeltaChain } from './delta-chain.ts'
+import { findChain, loadManifest, openChain, type DeltaChain } from './delta-chain.ts'
 import { openDelta, type OpenDelta } from './delta-source.ts'
 import type { FetchTools } from './fetch-spans.ts'
 import type { Keeps } from './keep-plan.ts'
@@ -271,7 +271,8 @@ class Sources {
   async #openChain(current: Manifest): Promise<readonly DagNode[] | undefined> {
     const tools = { ...this.#tools, dataset: this.#manifest.dataset }
     try {
-      const { hops, manifests } = await findChain(this.#manifest, current.revision, tools, this.#options)
+      const load = (sha256: Sha256) => loadManifest(sha256, tools, this.#options)
+      const { hops, manifests } = await findChain(this.#manifest, current.revision, load)
       const bytes = this.#bytesOf(hops.map(({ ref }) => [deltaPath(ref.sha256), ref]))
       if (hops.length === 0 || bytes > this.#packBytes()) return undefined
       this.#kept = [...manifests, ...hops.map(({ ref }) => ref.directory.sha256)]
