@@ -5,16 +5,18 @@
 import { randomUUID } from 'node:crypto'
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import { type AcceptedState, initialState } from '../manifests/tuf/accepted-state.ts'
 import type { Abortable } from '../manifests/extent.ts'
+import { openCourtesy } from '../warmers/courtesy.ts'
 import { type Demand, openDemand } from '../warmers/demand.ts'
 import type { FillLimits } from '../warmers/fill-limits.ts'
 import { type FillEvent, type FillRequest, type FillTools, fillOnce, planOnce } from '../warmers/fill-once.ts'
 import { type Ledger, openLedger } from '../warmers/ledger.ts'
 import { openFileUpstream } from '../warmers/file-upstream.ts'
-import { openHttpUpstream } from '../warmers/http-upstream.ts'
+import { openHttpUpstream, type Pace } from '../warmers/http-upstream.ts'
 import { type LinkSettings, parseLinks } from '../warmers/link-settings.ts'
 import { openLocalQueue } from '../warmers/local-queue.ts'
 import { fillMirror } from '../warmers/mirror.ts'
@@ -27,7 +29,7 @@ import { extentFromPacks } from '../warmers/heal-upstream.ts'
 import type { Schedule } from '../warmers/schedule.ts'
 import { openDigestCache } from '../warmers/sources.ts'
 import { openRangeMemory } from '../warmers/range-memory.ts'
-import { openStagedRanges } from '../warmers/staged-ranges.ts'
+import { openSharedStaging } from '../warmers/shared-staging.ts'
 import type { PinService } from '../pinning/pin-service.ts'
 import type { PinFiles } from '../pinning/pin-target.ts'
 import type { Upstream } from '../warmers/upstream.ts'
@@ -121,12 +123,16 @@ export async function openOwner(config: NodeConfig, world: OwnerWorld = {}): Pro
   const flushing = setInterval(() => demand.flush(), DEMAND_FLUSH_MS)
   stack.defer(() => clearInterval(flushing))
   const linkSettings = parseLinks(config.links)
+  const courtesy = stack.use(
+    openCourtesy({ nowMs: () => performance.now(), wait: (ms, signal) => sleep(ms, undefined, { signal }) }),
+  )
   const links = stack.use(
     openLinks({
       links: linkSettings,
       urls: config.upstream.map(url => new URL(url)),
       ledger,
       connectionsMax: config.fetchConnections,
+      courtesy,
     }),
   )
   const nodeId = await nodeIdOf(config.data)
@@ -141,7 +147,7 @@ export async function openOwner(config: NodeConfig, world: OwnerWorld = {}): Pro
     queue,
     releases: library,
     cache: await openDigestCache(join(config.data, 'directories-v1')),
-    staged: stack.use(await openStagedRanges(join(config.data, 'fetched-v1'))),
+    staged: stack.use(await openSharedStaging(join(config.data, 'fetched-v1'))),
     rangeMemory: openRangeMemory(join(config.data, 'upstreams.json')),
     requestBytes: REQUEST_BYTES,
     wants: () => true,
@@ -166,7 +172,7 @@ export async function openOwner(config: NodeConfig, world: OwnerWorld = {}): Pro
     return open && withUpstreams(open, [...local, ...open.upstreams])
   }
   const onDemand = openOnDemand({ ...tools, open: openFor, signal: stopping.signal })
-  const peers = config.peers.map(url => stack.use(openPeer(url, ledger)))
+  const peers = config.peers.map(url => stack.use(openPeer(url, ledger, courtesy)))
   const pins = await openPins(config, { store, library, trust, nodeId })
   if (pins) stack.use(pins)
   await addHealSources({ config, store, tools, local, pins, links })
@@ -188,6 +194,7 @@ export async function openOwner(config: NodeConfig, world: OwnerWorld = {}): Pro
     pins,
     shared,
     asked({ dataset, path, publishedAtMs }) {
+      courtesy.asked()
       demand.asked(dataset, path, publishedAtMs)
       shared?.asked(dataset, path)
     },
@@ -209,8 +216,7 @@ export async function openOwner(config: NodeConfig, world: OwnerWorld = {}): Pro
 /** A hub keeps what it fills from, too. */
 function fillOf({ mirror, data, reserveBytes }: NodeConfig, request: FillRequest): AsyncGenerator<FillEvent> {
   if (!mirror) return fillOnce(request)
-  const folders = { folder: repositoryFolderOf(data), partsFolder: join(data, 'uploads') }
-  return fillMirror(request, { ...folders, reserveBytes })
+  return fillMirror(request, { folder: repositoryFolderOf(data), reserveBytes })
 }
 
 /** What `/repo/` shows packs and deltas of: a hub's copy, or what publishers push here. */
@@ -272,8 +278,9 @@ function withUpstreams(open: OpenWindow, upstreams: readonly Upstream[]) {
 }
 
 /** A neighbour's bytes cross no link: they are in the ledger all the same. */
-function openPeer(url: string, ledger: Ledger): Upstream {
+function openPeer(url: string, ledger: Ledger, pace: Pace): Upstream {
   const peer: Upstream = openHttpUpstream(new URL(url), {
+    pace,
     onWire: record => ledger.add({ ...record, link: 'lan', window: '', source: peer.name }),
   })
   return peer

@@ -1,8 +1,8 @@
 import { expect, it, vi } from 'vitest'
 import { byHealth, reportUpstream } from './breaker.ts'
-import type { Upstream } from './upstream.ts'
+import { FREE, type Upstream } from './upstream.ts'
 
-const named = (name: string) => ({ name }) as Upstream
+const named = (name: string, downBytes = 240) => ({ name, cost: { ...FREE, downBytes } }) as Upstream
 
 it('three failures in a row, or one lie, put an upstream last for a while', () => {
   vi.useFakeTimers({ toFake: ['performance'] })
@@ -30,4 +30,12 @@ it('three failures in a row, or one lie, put an upstream last for a while', () =
   } finally {
     vi.useRealTimers()
   }
+})
+
+it('a folder that lacks files is asked first all the same', () => {
+  const [folder, far] = [named('folder', 0), named('far')]
+  for (let i = 0; i < 3; i++) reportUpstream(folder, 'failed')
+  expect(byHealth([folder, far])).toEqual([folder, far])
+  reportUpstream(folder, 'lied')
+  expect(byHealth([folder, far])).toEqual([far, folder])
 })

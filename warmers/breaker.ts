@@ -1,6 +1,7 @@
 /**
  * A breaker per upstream: one that failed three times in a row, or lied once, is asked last for a
- * while, which doubles each time. It is never left out altogether: the last resort stays one.
+ * while, which doubles each time. It is never left out altogether: the last resort stays one. A folder
+ * that lacks a file is not ill: asking it costs nothing.
  */
 import type { Upstream } from './upstream.ts'
 
@@ -32,6 +33,7 @@ export function reportUpstream(upstream: Upstream, what: 'served' | 'failed' | '
     health.pauseMs = PAUSE_MS
     return
   }
+  if (what === 'failed' && place.cost.downBytes === 0) return
   health.failures++
   if (what === 'failed' && health.failures < FAILURES_MAX) return
   health.failures = 0

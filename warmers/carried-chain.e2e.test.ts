@@ -61,7 +61,6 @@ describe('a tower that is several releases behind', () => {
   const nodes = new Map<number, TestNode[]>()
   const hubOptions = (node: TestNode) => ({
     folder: join(node.folder, 'repository'),
-    partsFolder: join(node.folder, 'parts'),
     reserveBytes: 0,
   })
   const fillHub = async (node: TestNode) =>

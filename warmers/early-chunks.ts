@@ -11,6 +11,7 @@ import { sha256Of } from '../manifests/digest.ts'
 import { isEdgeError } from '../manifests/errors.ts'
 import type { Abortable, ExtentRef } from '../manifests/extent.ts'
 import { parseNode } from '../manifests/unixfs.ts'
+import { claimBundles } from './bundle-claims.ts'
 import { fetchSpans, type FetchTools } from './fetch-spans.ts'
 import type { Batch } from './plan-fill.ts'
 import { plainPlaceOf } from './sources.ts'
@@ -51,6 +52,8 @@ export class EarlyChunks {
     const requests = joined(places.map(({ node }) => node).toSorted((a, b) => a.offset - b.offset))
     const purpose = { dataset, reason: 'index' }
     try {
+      const parts = requests.map(({ offset }) => `nodes at ${offset}`)
+      using _mine = await claimBundles(staged, path, parts, options)
       await fetchSpans(this.#tools, { path, fileBytes, requests, purpose, urgent: true }, options)
       for (const { cid, offset, node } of places) {
         const bytes = await staged.read(path, node)

@@ -11,7 +11,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { isDatasetName } from '../manifests/dataset-name.ts'
 import { openSha256, sha256Of, type Sha256 } from '../manifests/digest.ts'
-import { EdgeError } from '../manifests/errors.ts'
+import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import { manifestPath, PACK_BYTES_MAX, type Manifest } from '../manifests/manifest.ts'
 import { folderStorage } from '../manifests/publish/folder-storage.ts'
@@ -19,7 +19,6 @@ import type { RepositoryStorage } from '../manifests/publish/storage.ts'
 import { Uploads } from '../node/publish/uploads.ts'
 import { repoFilesOf } from '../node/repo-view.ts'
 import type { TrustStore } from '../node/trust-store.ts'
-import { fetchFile } from './mirror.ts'
 import type { Releases } from './releases.ts'
 import {
   bytesOfFiles,
@@ -83,6 +82,8 @@ export type ExportEvent =
   | { readonly type: 'file'; readonly path: string; readonly bytes: number }
   | { readonly type: 'done'; readonly files: number; readonly bytes: number }
 
+/** Attempts at one file without a single byte of progress. */
+const FRUITLESS_MAX = 3
 const INDEX = 'towerlight-export.json'
 const PARTS = '.parts'
 /** What a stick is left with. */
@@ -205,4 +206,30 @@ async function digestOf(storage: RepositoryStorage, path: string, size: number):
     sha256.update((await storage.read(path, { offset, length: STEP })) ?? Buffer.alloc(0))
   }
   return sha256.digest()
+}
+
+async function fetchFile(
+  file: RepositoryFile,
+  uploads: Uploads,
+  upstreams: readonly Upstream[],
+  { signal }: Abortable,
+): Promise<void> {
+  let failure: unknown = new EdgeError('UPSTREAM_UNREACHABLE', 'there is no upstream')
+  for (const upstream of upstreams) {
+    for (let fruitless = 0; fruitless < FRUITLESS_MAX; ) {
+      const offset = await uploads.receivedBytes(file.sha256)
+      const span = { offset, length: file.sizeBytes - offset }
+      const purpose = { dataset: file.dataset, reason: 'export' }
+      try {
+        await uploads.append(file, offset, upstream.readSpan(file.path, span, { signal, purpose }))
+        return
+      } catch (error) {
+        signal.throwIfAborted()
+        failure = error
+        if (isEdgeError(error, 'NOT_FOUND')) break
+        fruitless = (await uploads.receivedBytes(file.sha256)) > offset ? 0 : fruitless + 1
+      }
+    }
+  }
+  throw failure
 }

@@ -6,18 +6,24 @@ import type { Cid } from '../manifests/cid.ts'
 import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import type { Manifest, PackRef } from '../manifests/manifest.ts'
+import { proveExtent } from '../node/store/prove-extent.ts'
 import type { ContentStore } from '../node/store/store.ts'
 import { claimBundles } from './bundle-claims.ts'
 import { fetchSpans } from './fetch-spans.ts'
 import type { Releases } from './releases.ts'
+import { REQUEST_BYTES, type Bundle, type Source } from './plan-fill.ts'
 import { openPack, type SourceTools } from './sources.ts'
+import { cut } from './spans.ts'
 
 export type HealTools = Omit<SourceTools, 'dataset'> & {
   readonly releases: Pick<Releases, 'releases'>
-  readonly store: Pick<ContentStore, 'has' | 'readExtent'>
+  readonly store: Pick<ContentStore, 'has' | 'readExtent' | 'view'>
 }
 
-/** @returns not proven; undefined when no pack has it. @throws EdgeError `UPSTREAM_…` of the last pack */
+/** What may stay in the staging area for those who come next; a whole fill clears it. */
+const KEPT_BYTES_MAX = 64 * 1024 * 1024
+
+/** @returns proven; undefined when no pack has it. @throws EdgeError `UPSTREAM_…` of the last pack */
 export async function extentFromPacks(
   cid: Cid,
   tools: HealTools,
@@ -53,10 +59,30 @@ async function extentFrom(
   // a fill that had the same bundle under way has brought it meanwhile
   if (!wasHere && tools.store.has(cid)) return await tools.store.readExtent(cid, options)
   const purpose = { dataset: tools.dataset, reason: 'heal' }
-  await fetchSpans(tools, { path, fileBytes, requests: [bundle.span], purpose }, options)
-  const stored = await tools.staged.read(path, bundle.span)
-  await tools.staged.drop(path, [bundle.span])
-  for await (const { bytes } of source.extentsOf(bundle.index, stored, [cid], noBase)) return bytes
+  await fetchSpans(tools, { path, fileBytes, requests: cut(bundle.span, REQUEST_BYTES), purpose }, options)
+  try {
+    const bytes = await provenIn(source, bundle, cid, tools)
+    // others of the frame are likely to be next, or a fill plans with it just now
+    if (tools.staged.sizeBytes > KEPT_BYTES_MAX) await tools.staged.drop(path, [bundle.span])
+    return bytes
+  } catch (error) {
+    await tools.staged.discard(path, [bundle.span])
+    throw error
+  }
+}
+
+/** @throws EdgeError `PACK_INVALID`, `CHUNK_CORRUPT` */
+async function provenIn(
+  source: Source,
+  { index, span }: Bundle,
+  cid: Cid,
+  { staged, store }: HealTools,
+): Promise<Uint8Array | undefined> {
+  const stored = await staged.read(source.path, span)
+  for await (const { bytes } of source.extentsOf(index, stored, [cid], noBase)) {
+    await proveExtent(cid, bytes, 'fastcdc-v1', store.view(cid))
+    return bytes
+  }
   return undefined
 }
 

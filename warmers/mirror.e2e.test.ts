@@ -1,13 +1,19 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { pathToFileURL } from 'node:url'
 import { expect, it } from 'vitest'
 import { sha256Of } from '../manifests/digest.ts'
 import { noise } from '../manifests/testing/memory-item.ts'
 import { packView } from '../node/pack-view.ts'
 import { joinedRepoView, trustRepoView } from '../node/repo-view.ts'
+import { openFileUpstream } from './file-upstream.ts'
+import { extentFromPacks } from './heal-upstream.ts'
+import { extentsOf, readCatalog } from './item-extents.ts'
 import { fillMirror } from './mirror.ts'
+import { openOnDemand } from './on-demand.ts'
+import { openSlowProxy } from './test-proxy.ts'
 import { openNode, openOrigin, signal } from './test-world.ts'
-import { serve, staticFiles } from './testing.ts'
+import { repeatedBytes, serve, staticFiles } from './testing.ts'
 
 const book = noise(6_000_000, 1)
 const edited = Buffer.concat([
@@ -21,7 +27,7 @@ it('keeps packs and deltas byte for byte, and another tower fills from it', asyn
   await using hub = await openNode(origin.root)
   await using server = await origin.serve()
   const repository = join(hub.folder, 'repository')
-  const options = { folder: repository, partsFolder: join(hub.folder, 'parts'), reserveBytes: 0 }
+  const options = { folder: repository, reserveBytes: 0 }
   const fillHub = () => Array.fromAsync(fillMirror(hub.request([hub.upstream(server.url)]), options))
 
   await origin.publish('education/book', { 'book.bin': book, 'a.txt': 'a' })
@@ -63,7 +69,7 @@ it('a damaged copy is never passed on', async () => {
   await Array.fromAsync(
     fillMirror(hub.request([hub.upstream(server.url)]), {
       folder: repository,
-      partsFolder: join(hub.folder, 'parts'),
+
       reserveBytes: 0,
     }),
   )
@@ -73,4 +79,49 @@ it('a damaged copy is never passed on', async () => {
   await writeFile(join(repository, 'packs', name), pack)
   const read = packView(repository).read(`packs/${name}`, { offset: 0, length: pack.length }, { signal })
   await expect(read).rejects.toMatchObject({ code: 'CHUNK_CORRUPT' })
+})
+
+it('beside readers and heals of the same release no byte is fetched twice', async () => {
+  await using origin = await openOrigin()
+  await using server = await origin.serve()
+  await using hub = await openNode(origin.root)
+  const films = { 'a.mp4': noise(5_000_000, 2), 'b.mp4': noise(4_000_000, 3), 'note.txt': 'a note' }
+  const { manifest } = await origin.publish('media/films', films, { priority: 3 })
+  // the catalog and the directories come before: a reader may ask at once
+  await hub.fill([hub.upstream(server.url)], { limits: { priorityMax: 2 } })
+  await using proxy = await openSlowProxy(server.url, { delayMs: 5, bytesPerSecond: 4_000_000 })
+  const upstream = hub.upstream(proxy.url)
+  const request = hub.request([upstream])
+  const folder = join(hub.folder, 'repository')
+  const own = openFileUpstream(pathToFileURL(`${folder}/`), () => undefined)
+  const window = { upstreams: [own, upstream], signal, [Symbol.dispose]() {} }
+  const onDemand = openOnDemand({ ...request, signal, open: () => window })
+  const entries = await readCatalog(hub.store, manifest, { signal })
+  const cidsOf = (path: string) => {
+    const { root, sizeBytes } = entries.find(entry => entry.path === path)!
+    return extentsOf(hub.store, root, sizeBytes)!.map(({ cid }) => cid)
+  }
+  const isHere = (path: string) => cidsOf(path).every(cid => hub.store.has(cid))
+  const bring = (path: string) =>
+    onDemand.bring({ dataset: 'media/films', path, isHere: () => isHere(path) }, { signal })
+
+  const before = server.requests.length
+  const mirroring = Array.fromAsync(fillMirror(request, { folder, reserveBytes: 0 }))
+  const reading = bring('b.mp4')
+  await expect.poll(() => hub.staged.sizeBytes, { interval: 5 }).toBeGreaterThan(500_000)
+  const healing = Promise.all(
+    cidsOf('a.mp4').map(cid => extentFromPacks(cid, { ...request, upstreams: [own, upstream] }, { signal })),
+  )
+  await reading
+  const healed = await healing
+  expect(Buffer.concat(healed.map(bytes => bytes!)).equals(films['a.mp4'])).toBe(true)
+  expect((await mirroring).at(-1)).toMatchObject({ type: 'done', complete: true })
+
+  const requests = server.requests.slice(before)
+  expect(requests.length).toBeGreaterThan(20)
+  expect(repeatedBytes(requests)).toBe(0)
+  const fileBytes = [...manifest.packs, ...manifest.deltas].reduce((sum, { size }) => sum + size, 0)
+  expect(upstream.wire.bytesDown).toBeLessThan(fileBytes + 300 * requests.length + 2000)
+  expect(await hub.items('media/films')).toMatchObject({ 'a.mp4': films['a.mp4'], 'b.mp4': films['b.mp4'] })
+  expect(hub.staged.sizeBytes).toBe(0)
 })

@@ -6,29 +6,24 @@
  */
 import { pathToFileURL } from 'node:url'
 import { sha256Of } from '../manifests/digest.ts'
-import { EdgeError, isEdgeError } from '../manifests/errors.ts'
+import { isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
-import { encodeManifest, type Manifest, manifestPath, PACK_BYTES_MAX } from '../manifests/manifest.ts'
+import { encodeManifest, type Manifest, manifestPath } from '../manifests/manifest.ts'
 import { folderStorage } from '../manifests/publish/folder-storage.ts'
 import type { RepositoryStorage } from '../manifests/publish/storage.ts'
-import { Uploads } from '../node/publish/uploads.ts'
 import { openFileUpstream } from './file-upstream.ts'
 import { type FillEvent, type FillRequest, fillOnce } from './fill-once.ts'
 import { refresh } from './refresh.ts'
+import { mirrorFile } from './mirror-file.ts'
 import { filesOf, olderManifests, type RepositoryFile, waysBytesMax, waysTo } from './repository-files.ts'
-import type { Upstream } from './upstream.ts'
+import { wantedWhole } from './shared-staging.ts'
 
 export interface MirrorOptions {
   /** The repository folder that `/repo/` shows. */
   readonly folder: string
-  /** For files on their way in; same file system. */
-  readonly partsFolder: string
   /** Free space that is never taken (I7). */
   readonly reserveBytes: number
 }
-
-/** Attempts at one file without a single byte of progress. */
-const FRUITLESS_MAX = 3
 
 /**
  * A fill of a hub: what is new, then whole packs and deltas, then the store out of these, so that
@@ -36,6 +31,7 @@ const FRUITLESS_MAX = 3
  * @throws EdgeError as `fillOnce`
  */
 export async function* fillMirror(request: FillRequest, options: MirrorOptions): AsyncGenerator<FillEvent> {
+  wantFiles(request) // a reader may ask at any time
   const refreshed = await refresh(request, request)
   yield { type: 'refreshed', ...refreshed }
   await mirrorReleases(request, options, request)
@@ -46,27 +42,39 @@ export async function* fillMirror(request: FillRequest, options: MirrorOptions):
 /** @throws EdgeError `UPSTREAM_…`, `STORE_FULL`; the signal's reason. What arrived is kept. */
 async function mirrorReleases(
   request: FillRequest,
-  { folder, partsFolder, reserveBytes }: MirrorOptions,
-  options: Abortable,
+  options: MirrorOptions,
+  abortable: Abortable,
 ): Promise<void> {
-  const { releases, upstreams } = request
-  const storage = folderStorage(folder)
-  const uploads = new Uploads(partsFolder, storage, { fileBytesMax: PACK_BYTES_MAX, reserveBytes })
+  const storage = folderStorage(options.folder)
   const kept = new Set<string>()
+  const wanted = wantedWhole(request.staged)
   const bring = async (file: RepositoryFile) => {
     kept.add(file.path)
-    if ((await storage.size(file.path)) !== file.sizeBytes) await fetchFile(file, uploads, upstreams, options)
+    wanted.add(file.path)
+    if ((await storage.size(file.path)) !== file.sizeBytes)
+      await mirrorFile(file, request, storage, options, abortable)
+    wanted.delete(file.path)
   }
-  const known = releases.releases()
-  for (const manifest of known.flatMap(({ current, next }) => [current ?? [], next ?? []].flat()))
-    for (const file of filesOf(manifest)) await bring(file)
-  for (const { current, next } of known) {
+  const files = wantFiles(request)
+  for (const file of files) await bring(file)
+  for (const { current, next } of request.releases.releases()) {
     const newest = next ?? current
-    if (newest) for (const path of await mirrorWays(newest, request, storage, bring, options)) kept.add(path)
+    if (newest)
+      for (const path of await mirrorWays(newest, request, storage, bring, abortable)) kept.add(path)
   }
   const manifests = (await storage.list('targets/')).filter(path => path.endsWith('.manifest.json'))
   for (const path of [...(await storage.list('packs/')), ...(await storage.list('deltas/')), ...manifests])
     if (!kept.has(path)) await storage.remove(path)
+}
+
+/** From now on what anybody brings of them stays. @returns the files of all releases. */
+function wantFiles({ releases, staged }: FillRequest): RepositoryFile[] {
+  const manifests = releases.releases().flatMap(({ current, next }) => [current ?? [], next ?? []].flat())
+  const files = manifests.flatMap(filesOf)
+  const wanted = wantedWhole(staged)
+  wanted.clear()
+  for (const { path } of files) wanted.add(path)
+  return files
 }
 
 /**
@@ -99,30 +107,4 @@ async function mirrorWays(
   }
   if (isNew && isWhole) await storage.write(own, bytes)
   return [own, ...manifests, ...deltas.map(({ path }) => path)]
-}
-
-export async function fetchFile(
-  file: RepositoryFile,
-  uploads: Uploads,
-  upstreams: readonly Upstream[],
-  { signal }: Abortable,
-): Promise<void> {
-  let failure: unknown = new EdgeError('UPSTREAM_UNREACHABLE', 'there is no upstream')
-  for (const upstream of upstreams) {
-    for (let fruitless = 0; fruitless < FRUITLESS_MAX; ) {
-      const offset = await uploads.receivedBytes(file.sha256)
-      const span = { offset, length: file.sizeBytes - offset }
-      const purpose = { dataset: file.dataset, reason: 'mirror' }
-      try {
-        await uploads.append(file, offset, upstream.readSpan(file.path, span, { signal, purpose }))
-        return
-      } catch (error) {
-        signal.throwIfAborted()
-        failure = error
-        if (isEdgeError(error, 'NOT_FOUND')) break
-        fruitless = (await uploads.receivedBytes(file.sha256)) > offset ? 0 : fruitless + 1
-      }
-    }
-  }
-  throw failure
 }

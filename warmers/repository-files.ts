@@ -5,7 +5,14 @@
  */
 import { sha256Of, type Sha256 } from '../manifests/digest.ts'
 import type { Abortable } from '../manifests/extent.ts'
-import { deltaPath, manifestPath, packPath, type Manifest, type PackRef } from '../manifests/manifest.ts'
+import {
+  deltaPath,
+  type DirectoryRef,
+  manifestPath,
+  packPath,
+  type Manifest,
+  type PackRef,
+} from '../manifests/manifest.ts'
 import type { RepositoryStorage } from '../manifests/publish/storage.ts'
 import { findChain, loadManifest } from './delta-chain.ts'
 import type { DigestCache } from './sources.ts'
@@ -16,6 +23,7 @@ export interface RepositoryFile {
   readonly sha256: Sha256
   readonly sizeBytes: number
   readonly dataset: string
+  readonly directory: DirectoryRef
 }
 
 /** Of one dataset. */
@@ -47,11 +55,11 @@ export function filesOf(manifest: Manifest): RepositoryFile[] {
 }
 
 export function packsOf({ dataset, packs }: Manifest): RepositoryFile[] {
-  return packs.map(ref => ({ path: packPath(ref.sha256), ...digestAndSize(ref), dataset }))
+  return packs.map(ref => fileOf(packPath(ref.sha256), ref, dataset))
 }
 
 function deltasOf(dataset: string, deltas: readonly PackRef[]): RepositoryFile[] {
-  return deltas.map(ref => ({ path: deltaPath(ref.sha256), ...digestAndSize(ref), dataset }))
+  return deltas.map(ref => fileOf(deltaPath(ref.sha256), ref, dataset))
 }
 
 export function bytesOfFiles(files: Iterable<RepositoryFile>): number {
@@ -129,6 +137,6 @@ export async function waysTo(manifest: Manifest, bytesMax: number, older: OlderM
   return { deltas: [...deltas.values()], manifests: [...manifests] }
 }
 
-function digestAndSize({ sha256, size }: PackRef) {
-  return { sha256, sizeBytes: size }
+function fileOf(path: string, { sha256, size, directory }: PackRef, dataset: string): RepositoryFile {
+  return { path, sha256, sizeBytes: size, dataset, directory }
 }

@@ -11,6 +11,7 @@ import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable, DagNode } from '../manifests/extent.ts'
 import { packPath, type DirectoryRef, type PackRef } from '../manifests/manifest.ts'
 import { expandFrame, frameExtents, openPackDirectory, type PackDirectory } from '../manifests/pack.ts'
+import { claimBundles, claimFile } from './bundle-claims.ts'
 import { fetchSpans, type FetchTools } from './fetch-spans.ts'
 import type { Source } from './plan-fill.ts'
 import type { Span } from './upstream.ts'
@@ -143,6 +144,11 @@ export async function loadDirectory(
   let failure: unknown = new EdgeError('UPSTREAM_UNREACHABLE', 'there is no upstream')
   for (let upstreams = tools.upstreams; upstreams.length > 0; upstreams = upstreams.slice(1)) {
     try {
+      using _mine = isSmall
+        ? await claimFile(tools.staged, path, options)
+        : await claimBundles(tools.staged, path, ['directory'], options)
+      const meanwhile = await tools.cache.get(ref.sha256)
+      if (meanwhile) return meanwhile
       await fetchSpans({ ...tools, upstreams }, { path, fileBytes, requests: [request], purpose }, options)
       const bytes = await tools.staged.read(path, span)
       if (sha256Of(bytes) === ref.sha256) {

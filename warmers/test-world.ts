@@ -28,7 +28,8 @@ import { openLocalQueue } from './local-queue.ts'
 import type { OnDemand } from './on-demand.ts'
 import { REQUEST_BYTES } from './plan-fill.ts'
 import { openDigestCache } from './sources.ts'
-import { openStagedRanges, type StagedRanges } from './staged-ranges.ts'
+import { openSharedStaging } from './shared-staging.ts'
+import type { StagedRanges } from './staged-ranges.ts'
 import { folderFiles, serve, staticFiles, temporaryFolder, type Handler, type TestServer } from './testing.ts'
 import type { Upstream, WireRecord } from './upstream.ts'
 
@@ -121,7 +122,7 @@ export async function openNode(
   )
   const trust = await openTrustStore(join(path, 'trust-v1'))
   if (!trust.record.accepted) await trust.update(record => ({ ...record, accepted: initialState(root) }))
-  const staged = stack.use(await openStagedRanges(join(path, 'fetched-v1')))
+  const staged = stack.use(await openSharedStaging(join(path, 'fetched-v1')))
   const cache = await openDigestCache(join(path, 'directories-v1'))
   const bring: OnDemand['bring'] = (wish, until) => {
     if (!node.onDemand) throw new EdgeError('ITEM_ABSENT', wish.path)

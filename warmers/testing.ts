@@ -6,6 +6,8 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import { createServer as createTcpServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { bytesOf, joined } from './spans.ts'
+import type { Span } from './upstream.ts'
 
 export interface TestServer extends AsyncDisposable {
   readonly url: URL
@@ -59,6 +61,19 @@ export async function serve(handler: Handler): Promise<TestServer> {
   })
   const url = await listen(server)
   return { url, requests, wire, [Symbol.asyncDispose]: () => stop(server, sockets) }
+}
+
+/** Bytes of files that were asked for more than once. */
+export function repeatedBytes(requests: readonly string[]): number {
+  const spans = new Map<string, Span[]>()
+  for (const request of requests) {
+    const [, path = '', first, last] = /^GET (\S+) bytes=(\d+)-(\d+)$/.exec(request) ?? []
+    if (last === undefined) continue
+    const known = spans.get(path) ?? []
+    spans.set(path, known)
+    known.push({ offset: Number(first), length: Number(last) + 1 - Number(first) })
+  }
+  return spans.values().reduce((sum, asked) => sum + bytesOf(asked) - bytesOf(joined(asked)), 0)
 }
 
 /** A server that does not speak HTTP as it should: `answer` gets the raw socket per request. */
