@@ -5,12 +5,14 @@
  * that bytes are not copied back and forth between equals (each copy costs NVMe writes). A large
  * extent must have been asked for repeatedly first. Sampling needs no second set of links: the list
  * may hold stale entries, which go when a sample meets them. The worst that samples met so far are
- * remembered, so that a few new ones each time do (Redis does the same for its keys); and who is
- * worth less than the worst one lately is mostly turned away unsampled.
+ * remembered (`poorest.ts`); and who is worth less than the worst one lately is mostly turned away
+ * unsampled.
  */
+import { Poorest } from './poorest.ts'
 import { xorshift } from './random.ts'
 import { HOT, LISTED_HOT, type Slots } from './slots.ts'
 
+const NONE = -1
 const SAMPLES = 4
 const POOL = 16
 /** Of those that look too poor, one in so many is compared with fresh samples all the same. */
@@ -31,8 +33,7 @@ export class HotSet {
   readonly #density: (slot: number) => number
   #list = new Int32Array(256)
   #listed = 0
-  /** Slots that samples met, worst first; by now they may be better, or gone. */
-  readonly #pool: { slot: number; density: number }[] = []
+  readonly #poorest = new Poorest(POOL)
   /** The density that was not poor enough lately. */
   #threshold = -Infinity
   #turnedAway = 0
@@ -64,8 +65,8 @@ export class HotSet {
     if (missing > 0 && limit < this.#threshold && ++this.#turnedAway % LOOK_AGAIN !== 0) return false
     while (missing > 0) {
       const victim = this.#worst()
-      const worst = victim === undefined ? Infinity : this.#density(victim)
-      if (victim === undefined || worst > limit || demoted.length - first === DEMOTIONS_MAX) {
+      const worst = this.#poorest.lowestValue
+      if (victim === NONE || worst > limit || demoted.length - first === DEMOTIONS_MAX) {
         this.#threshold = worst
         for (const back of demoted.splice(first)) this.add(back)
         return false
@@ -82,7 +83,7 @@ export class HotSet {
   shrink(demoted: number[]): void {
     while (this.usedBytes > this.bytesMax) {
       const victim = this.#worst()
-      if (victim === undefined) break
+      if (victim === NONE) break
       this.delete(victim)
       demoted.push(victim)
     }
@@ -109,20 +110,14 @@ export class HotSet {
     this.#slots.state[slot]! &= ~HOT
   }
 
-  #worst(): number | undefined {
+  /** -1 when there is none. */
+  #worst(): number {
     this.#sample()
-    const { state } = this.#slots
-    const pool = this.#pool
-    while (pool.length > 0) {
-      const { slot } = pool[0]!
-      const density = this.#density(slot)
-      const isHot = (state[slot]! & HOT) !== 0
-      if (isHot && (pool.length === 1 || density <= pool[1]!.density)) return slot
-      pool.shift()
-      if (isHot) this.#remember(slot, density)
-    }
-    return undefined
+    return this.#poorest.lowest(this.#densityIfHot)
   }
+
+  readonly #densityIfHot = (slot: number): number =>
+    this.#slots.state[slot]! & HOT ? this.#density(slot) : NaN
 
   #sample(): void {
     const { state } = this.#slots
@@ -131,18 +126,11 @@ export class HotSet {
       const slot = this.#list[at]!
       if (state[slot]! & HOT) {
         n++
-        if (!this.#pool.some(known => known.slot === slot)) this.#remember(slot, this.#density(slot))
+        this.#poorest.remember(slot, this.#density(slot))
         continue
       }
       state[slot]! &= ~LISTED_HOT
       this.#list[at] = this.#list[--this.#listed]!
     }
-  }
-
-  #remember(slot: number, density: number): void {
-    const at = this.#pool.findIndex(known => density < known.density)
-    if (at >= 0) this.#pool.splice(at, 0, { slot, density })
-    else if (this.#pool.length < POOL) this.#pool.push({ slot, density })
-    if (this.#pool.length > POOL) this.#pool.pop()
   }
 }

@@ -66,7 +66,7 @@ export class LearnedPolicy implements TierPolicy {
     this.#capacityBytes = capacityBytes
     this.#alpha = alpha
     this.#demand = new Demand(this.#slots, seed)
-    this.#ranking = new Ranking(this.#slots, this.#demand, this.#queues, alpha)
+    this.#ranking = new Ranking(this.#slots, this.#demand, this.#queues, alpha, seed)
     const density = (slot: number) => this.#demand.logRate(slot) - Math.log2(this.#slots.size[slot]!)
     this.#hot = new HotSet(this.#slots, hotBytesMax, density, seed)
     this.#changes = journal ? new Changes(this.#slots) : undefined

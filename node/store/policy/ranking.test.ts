@@ -10,7 +10,7 @@ function rankingOf(residents: readonly { readonly sizeBytes: number; readonly ra
   const queues = new Queues(slots)
   queues.open() // that of the ghosts
   const demand = { now: 100, logRate: (slot: number) => Math.log2(residents[slot]!.rate) }
-  const ranking = new Ranking(slots, demand as unknown as Demand, queues, 1)
+  const ranking = new Ranking(slots, demand as unknown as Demand, queues, 1, 1)
   for (const [key, { sizeBytes }] of residents.entries()) {
     const slot = slots.add(key, sizeBytes)
     slots.count[slot] = 1
@@ -39,4 +39,14 @@ it('lets small newcomers replace a huge one together that none of them outweighs
 it('keeps a huge one that is worth more per byte than all who come', () => {
   const ranking = rankingOf([{ sizeBytes: 1000, rate: 500 }])
   for (let n = 0; n < 5000; n++) expect(ranking.victims(1, 0.2, 0.2)).toBeUndefined()
+})
+
+it('finds one inside a queue that is worth less than the oldest there', () => {
+  const ranking = rankingOf([
+    { sizeBytes: 10, rate: 0.2 },
+    { sizeBytes: 10, rate: 0.1 },
+    { sizeBytes: 10, rate: 0.3 },
+  ])
+  expect(ranking.victims(10, 1, 0.1)).toEqual([1])
+  expect(ranking.victims(30, 1, 0.1)).toEqual([1, 0, 2])
 })
