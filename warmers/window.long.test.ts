@@ -33,7 +33,7 @@ describe('a window', () => {
       using link = openFarSide({ rate: '2mbit' })
       if (!link) return
       await using origin = await openOrigin()
-      await using node = await openNode(origin.root)
+      await using node = await openNode(origin.root, undefined, { hotBytesMax: 8 * FILM_BYTES })
       // in no order that would help
       await origin.publish('media/films', some(4, FILM_BYTES, 'mp4'), { priority: 3 })
       await origin.publish('education/books', some(80, 120_000, 'pdf'), { priority: 1 })
