@@ -4,14 +4,20 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { bytesOf } from '../node/store/testing.ts'
-import { packView } from '../node/pack-view.ts'
-import { joinedRepoView, trustRepoView } from '../node/repo-view.ts'
 import { checkExport, exportRepository, wantListOf, type ExportRequest } from './export-repository.ts'
 import { openFileUpstream } from './file-upstream.ts'
 import { planOnce, type FillEvent } from './fill-once.ts'
 import { fillMirror } from './mirror.ts'
-import { openNode, openOrigin, signal, type Files, type TestNode, type TestOrigin } from './test-world.ts'
-import { serve, staticFiles, temporaryFolder, type TestServer } from './testing.ts'
+import {
+  openNode,
+  openOrigin,
+  serveCopy,
+  signal,
+  type Files,
+  type TestNode,
+  type TestOrigin,
+} from './test-world.ts'
+import { temporaryFolder, type TestServer } from './testing.ts'
 import type { Upstream } from './upstream.ts'
 
 const DATASET = 'education/book'
@@ -65,16 +71,6 @@ describe('a tower that is several releases behind', () => {
   })
   const fillHub = async (node: TestNode) =>
     await Array.fromAsync(fillMirror(node.request([node.upstream(server.url)]), hubOptions(node)))
-  const serveHub = async (node: TestNode) => {
-    const view = joinedRepoView(trustRepoView(node.trust), packView(hubOptions(node).folder))
-    const read = async (path: string) => {
-      const length = await view.size(path)
-      const bytes =
-        length === undefined ? undefined : await view.read(path, { offset: 0, length }, { signal })
-      return bytes && Buffer.from(bytes)
-    }
-    return await serve(staticFiles(read))
-  }
   const exportTo = async (folder: string, more: Partial<ExportRequest> = {}) => {
     const { trust, releases } = hub
     const upstreams = [stickOf(hubOptions(hub).folder)]
@@ -109,8 +105,8 @@ describe('a tower that is several releases behind', () => {
     async held => {
       const one = await openFrom(held)
       const direct = await planAndFill(one, () => one.upstream(server.url))
-      for (const { folder } of [hub, late]) {
-        await using hubServer = await serveHub(folder === hub.folder ? hub : late)
+      for (const source of [hub, late]) {
+        await using hubServer = await serveCopy(source, hubOptions(source).folder)
         const node = await openFrom(held)
         expectAbout(await planAndFill(node, () => node.upstream(hubServer.url)), direct)
       }

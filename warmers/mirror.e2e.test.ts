@@ -5,15 +5,14 @@ import { expect, it } from 'vitest'
 import { sha256Of } from '../manifests/digest.ts'
 import { noise } from '../manifests/testing/memory-item.ts'
 import { packView } from '../node/pack-view.ts'
-import { joinedRepoView, trustRepoView } from '../node/repo-view.ts'
 import { openFileUpstream } from './file-upstream.ts'
 import { extentFromPacks } from './heal-upstream.ts'
 import { extentsOf, readCatalog } from './item-extents.ts'
 import { fillMirror } from './mirror.ts'
 import { openOnDemand } from './on-demand.ts'
 import { openSlowProxy } from './test-proxy.ts'
-import { openNode, openOrigin, signal } from './test-world.ts'
-import { repeatedBytes, serve, staticFiles } from './testing.ts'
+import { openNode, openOrigin, serveCopy, signal } from './test-world.ts'
+import { repeatedBytes } from './testing.ts'
 
 const book = noise(6_000_000, 1)
 const edited = Buffer.concat([
@@ -43,15 +42,7 @@ it('keeps packs and deltas byte for byte, and another tower fills from it', asyn
     }
   }
 
-  const view = joinedRepoView(trustRepoView(hub.trust), packView(repository))
-  await using hubServer = await serve(
-    staticFiles(async path => {
-      const size = await view.size(path)
-      const bytes =
-        size === undefined ? undefined : await view.read(path, { offset: 0, length: size }, { signal })
-      return bytes && Buffer.from(bytes)
-    }),
-  )
+  await using hubServer = await serveCopy(hub, repository)
   await using tower = await openNode(origin.root)
   expect((await tower.fill([tower.upstream(hubServer.url)])).at(-1)).toMatchObject({
     type: 'done',

@@ -8,7 +8,8 @@
 import { readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
-import type { Elsewhere, Span, SpanOptions, Upstream, WholeOptions } from './upstream.ts'
+import type { Elsewhere, Span, SpanOptions, Upstream } from './upstream.ts'
+import { UpstreamView } from './upstream-view.ts'
 
 export interface RangeMemory {
   /** Undefined: nobody has asked yet. */
@@ -82,36 +83,19 @@ export async function askForRanges(
   }
 }
 
-class Remembered implements Upstream {
-  readonly base: Upstream
+class Remembered extends UpstreamView {
   readonly #memory: RangeMemory
 
   constructor(base: Upstream, memory: RangeMemory) {
-    this.base = base
+    super(base)
     this.#memory = memory
-  }
-
-  get name() {
-    return this.base.name
-  }
-
-  get wire() {
-    return this.base.wire
-  }
-
-  get cost() {
-    return this.base.cost
-  }
-
-  get pieceBytes() {
-    return this.base.pieceBytes
   }
 
   get elsewhere(): Elsewhere | undefined {
     return this.base.elsewhere
   }
 
-  get ranges() {
+  override get ranges() {
     if (!this.base.ranges) this.#memory.learn(this.name, false)
     return this.#memory.recall(this.name) ?? true
   }
@@ -121,12 +105,6 @@ class Remembered implements Upstream {
       ? this.base.readSpan(path, span, options)
       : this.#watched(path, span, options)
   }
-
-  readWhole(path: string, options: WholeOptions): AsyncIterable<Uint8Array> {
-    return this.base.readWhole(path, options)
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {}
 
   /** Without ranges what comes before the span comes anyway: no reason to refuse it. */
   async *#watched(path: string, span: Span, options: SpanOptions): AsyncGenerator<Uint8Array> {

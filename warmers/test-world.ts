@@ -18,6 +18,8 @@ import { releaseSigner } from '../manifests/tuf/release-signer.ts'
 import { loadRepository } from '../manifests/tuf/repository.ts'
 import { generateKeyPem, parseSigningKey } from '../manifests/tuf/signing-key.ts'
 import { openLibrary, type NodeLibrary } from '../node/open-library.ts'
+import { packView } from '../node/pack-view.ts'
+import { joinedRepoView, trustRepoView } from '../node/repo-view.ts'
 import { openStore } from '../node/store/open-store.ts'
 import type { ContentStore, StoreOptions } from '../node/store/store.ts'
 import { openTrustStore, type TrustStore } from '../node/trust-store.ts'
@@ -179,4 +181,15 @@ export async function openNode(
     [Symbol.asyncDispose]: () => stack.disposeAsync(),
   }
   return node
+}
+
+/** A hub's `/repo/`: what it serves by, and the copy in `folder`. */
+export async function serveCopy({ trust }: TestNode, folder: string): Promise<TestServer> {
+  const view = joinedRepoView(trustRepoView(trust), packView(folder))
+  const read = async (path: string) => {
+    const length = await view.size(path)
+    const bytes = length === undefined ? undefined : await view.read(path, { offset: 0, length }, { signal })
+    return bytes && Buffer.from(bytes)
+  }
+  return await serve(staticFiles(read))
 }

@@ -17,9 +17,9 @@ import type {
   Span,
   SpanOptions,
   Upstream,
-  WholeOptions,
   WireRecord,
 } from './upstream.ts'
+import { UpstreamView } from './upstream-view.ts'
 
 export type ToWorker =
   | { readonly type: 'ran'; readonly id: number; readonly end: JobEnd }
@@ -132,32 +132,15 @@ export function throughWorker(base: Upstream, worker: WorkerReads): Upstream {
   return new WorkerUpstream(base, worker)
 }
 
-class WorkerUpstream implements Upstream {
-  readonly base: Upstream
+class WorkerUpstream extends UpstreamView {
   readonly #worker: WorkerReads
 
   constructor(base: Upstream, worker: WorkerReads) {
-    this.base = base
+    super(base)
     this.#worker = worker
   }
 
-  get name() {
-    return this.base.name
-  }
-
-  get wire() {
-    return this.base.wire
-  }
-
-  get cost() {
-    return this.base.cost
-  }
-
-  get ranges() {
-    return this.base.ranges
-  }
-
-  get pieceBytes() {
+  override get pieceBytes() {
     return Math.min(this.base.pieceBytes, this.#worker.pieceBytes)
   }
 
@@ -178,10 +161,4 @@ class WorkerUpstream implements Upstream {
     }
     yield* this.base.readSpan(path, span, options)
   }
-
-  readWhole(path: string, options: WholeOptions): AsyncIterable<Uint8Array> {
-    return this.base.readWhole(path, options)
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {}
 }
