@@ -13,13 +13,21 @@ import type { Abortable } from '../manifests/extent.ts'
 import { openCourtesy } from '../warmers/courtesy.ts'
 import { type Demand, openDemand } from '../warmers/demand.ts'
 import type { FillLimits } from '../warmers/fill-limits.ts'
-import { type FillEvent, type FillRequest, type FillTools, fillOnce, planOnce } from '../warmers/fill-once.ts'
+import {
+  type FillEvent,
+  type FillRequest,
+  type FillTools,
+  fillOnce,
+  planOnce,
+  type PlanNews,
+} from '../warmers/fill-once.ts'
 import { type Ledger, openLedger } from '../warmers/ledger.ts'
 import { openFileUpstream } from '../warmers/file-upstream.ts'
 import { openHttpUpstream, type Pace } from '../warmers/http-upstream.ts'
 import { type LinkSettings, parseLinks } from '../warmers/link-settings.ts'
 import { openLocalQueue } from '../warmers/local-queue.ts'
 import { fillMirror } from '../warmers/mirror.ts'
+import { planMirror } from '../warmers/mirror-plan.ts'
 import { NearbyDemand, SharedDemand } from '../warmers/nearby-demand.ts'
 import { openOnDemand } from '../warmers/on-demand.ts'
 import { type OpenLinks, openLinks, type OpenWindow } from '../warmers/open-links.ts'
@@ -199,7 +207,10 @@ export async function openOwner(config: NodeConfig, world: OwnerWorld = {}): Pro
       shared?.asked(dataset, path)
     },
     plan: (wish, options) =>
-      turns.take(() => planOnce({ ...requestOf(tools, wish, config), ...outlook, ...options }), options),
+      turns.take(
+        () => planOf(config, { ...requestOf(tools, wish, config), ...outlook, ...options }),
+        options,
+      ),
     async *fill(wish, options) {
       const request = { ...requestOf(tools, wish, config), ...outlook, ...options, peers }
       await nearby.learn(options)
@@ -217,6 +228,10 @@ export async function openOwner(config: NodeConfig, world: OwnerWorld = {}): Pro
 function fillOf({ mirror, data, reserveBytes }: NodeConfig, request: FillRequest): AsyncGenerator<FillEvent> {
   if (!mirror) return fillOnce(request)
   return fillMirror(request, { folder: repositoryFolderOf(data), reserveBytes })
+}
+
+function planOf({ mirror, data }: NodeConfig, request: FillRequest): Promise<PlanReport & PlanNews> {
+  return mirror ? planMirror(request, { folder: repositoryFolderOf(data) }) : planOnce(request)
 }
 
 /** What `/repo/` shows packs and deltas of: a hub's copy, or what publishers push here. */

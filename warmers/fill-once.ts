@@ -257,7 +257,7 @@ async function forgetUseless(
 }
 
 /** What the upstreams' wires carried since now. */
-function wireMeter({ upstreams }: Pick<FillRequest, 'upstreams'>): () => WireBytes {
+export function wireMeter({ upstreams }: Pick<FillRequest, 'upstreams'>): () => WireBytes {
   const total = () => {
     const sum = { down: 0, up: 0, requests: 0 }
     for (const { wire } of upstreams) {

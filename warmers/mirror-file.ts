@@ -17,7 +17,7 @@ import { wantedWhole } from './shared-staging.ts'
 import type { DigestCache } from './sources.ts'
 import { bytesOf, cut, without } from './spans.ts'
 import type { StagedRanges } from './staged-ranges.ts'
-import type { Upstream } from './upstream.ts'
+import type { Span, Upstream } from './upstream.ts'
 
 export interface MirrorFileTools extends FetchTools {
   readonly cache: DigestCache
@@ -74,22 +74,29 @@ export async function mirrorFile(
   await staged.drop(path, whole)
 }
 
+/** All of the file, as it is asked for. */
+export function mirrorRequests(
+  { sizeBytes }: Pick<RepositoryFile, 'sizeBytes'>,
+  { requestBytes }: Pick<MirrorFileTools, 'requestBytes'>,
+): Span[] {
+  return cut({ offset: 0, length: sizeBytes }, Math.max(requestBytes, Math.ceil(sizeBytes / REQUESTS_MAX)))
+}
+
 /** In turns of a few seconds, with others between. */
 async function stageAll(file: RepositoryFile, tools: MirrorFileTools, options: Abortable): Promise<void> {
   const { path, sizeBytes, dataset } = file
   const purpose = { dataset, reason: 'mirror' }
-  const requestBytes = Math.max(tools.requestBytes, Math.ceil(sizeBytes / REQUESTS_MAX))
+  const all = mirrorRequests(file, tools)
   let turnBytes = TURN_BYTES_MIN
-  for (let offset = 0; offset < sizeBytes; ) {
-    const length = Math.min(turnBytes, sizeBytes - offset)
+  for (let from = 0; from < all.length; ) {
+    const requests = all.slice(from, from + Math.ceil(turnBytes / all[0]!.length))
     const since = performance.now()
     {
       using _mine = await claimFile(tools.staged, path, options)
-      const requests = cut({ offset, length }, requestBytes)
       await fetchSpans(tools, { path, fileBytes: sizeBytes, requests, purpose }, options)
     }
-    offset += length
-    const fittingBytes = (length / (performance.now() - since)) * TURN_MS
+    from += requests.length
+    const fittingBytes = (bytesOf(requests) / (performance.now() - since)) * TURN_MS
     turnBytes = Math.min(Math.max(fittingBytes, TURN_BYTES_MIN), TURN_BYTES_MAX)
     await nextTurn() // whoever waits for the file goes first
   }

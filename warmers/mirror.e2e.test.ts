@@ -3,13 +3,16 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { expect, it } from 'vitest'
 import { sha256Of } from '../manifests/digest.ts'
+import type { Manifest } from '../manifests/manifest.ts'
 import { noise } from '../manifests/testing/memory-item.ts'
 import { packView } from '../node/pack-view.ts'
 import { openFileUpstream } from './file-upstream.ts'
 import { extentFromPacks } from './heal-upstream.ts'
 import { extentsOf, readCatalog } from './item-extents.ts'
 import { fillMirror } from './mirror.ts'
+import { planMirror } from './mirror-plan.ts'
 import { openOnDemand } from './on-demand.ts'
+import { openRangeMemory } from './range-memory.ts'
 import { openSlowProxy } from './test-proxy.ts'
 import { openNode, openOrigin, serveCopy, signal } from './test-world.ts'
 import { repeatedBytes } from './testing.ts'
@@ -50,6 +53,54 @@ it('keeps packs and deltas byte for byte, and another tower fills from it', asyn
   })
   expect((await tower.items('education/book'))['book.bin']?.equals(edited)).toBe(true)
 })
+
+it.each([
+  ['with ranges', true],
+  ['without', false],
+])(
+  'takes what its plan says from a server %s: a first fill, an update, and what a cut left',
+  async (_, ranges) => {
+    await using origin = await openOrigin()
+    await using hub = await openNode(origin.root)
+    let isCut = false
+    await using server = await origin.serve(honest => (request, response) => {
+      if (!ranges) delete request.headers.range
+      if (isCut && /^bytes=1\d{6}-/.test(request.headers.range ?? '')) return void response.destroy()
+      return honest(request, response)
+    })
+    const folder = join(hub.folder, 'repository')
+    const open = () => {
+      const rangeMemory = openRangeMemory(join(hub.folder, 'upstreams.json'))
+      return hub.request([hub.upstream(server.url)], { rangeMemory })
+    }
+    const planAndFill = async () => {
+      const { wire, contentBytes, spent } = await planMirror(open(), { folder })
+      const events = await Array.fromAsync(fillMirror(open(), { folder, reserveBytes: 0 }))
+      expect(events.at(-1)).toMatchObject({ type: 'done', complete: true, contentBytes, wire })
+      return wire.down + spent.down
+    }
+    const sizeOf = ({ packs, deltas }: Manifest) =>
+      [...packs, ...deltas].reduce((bytes, { size }) => bytes + size, 0)
+
+    const first = await origin.publish('education/book', { 'book.bin': book, 'a.txt': 'a' })
+    const firstBytes = await planAndFill()
+    expect(firstBytes).toBeGreaterThan(sizeOf(first.manifest))
+    // without ranges the first answer was cut
+    expect(firstBytes).toBeLessThan(sizeOf(first.manifest) + (ranges ? 20_000 : 500_000))
+    const second = await origin.publish('education/book', { 'book.bin': edited, 'a.txt': 'a' })
+    expect(await planAndFill()).toBeLessThan(sizeOf(second.manifest) + 20_000)
+    if (!ranges) return
+
+    const third = await origin.publish('education/book', { 'book.bin': noise(2_500_000, 9), 'a.txt': 'a' })
+    isCut = true
+    await expect(Array.fromAsync(fillMirror(open(), { folder, reserveBytes: 0 }))).rejects.toMatchObject({
+      code: 'UPSTREAM_UNREACHABLE',
+    })
+    isCut = false
+    expect(hub.staged.sizeBytes).toBeGreaterThan(500_000)
+    expect(await planAndFill()).toBeLessThan(sizeOf(third.manifest) - 500_000)
+  },
+)
 
 it('a damaged copy is never passed on', async () => {
   await using origin = await openOrigin()

@@ -12,10 +12,18 @@ import { encodeManifest, type Manifest, manifestPath } from '../manifests/manife
 import { folderStorage } from '../manifests/publish/folder-storage.ts'
 import type { RepositoryStorage } from '../manifests/publish/storage.ts'
 import { openFileUpstream } from './file-upstream.ts'
-import { type FillEvent, type FillRequest, fillOnce } from './fill-once.ts'
+import { type FillEvent, type FillRequest, fillOnce, wireMeter } from './fill-once.ts'
+import { remembered } from './range-memory.ts'
 import { refresh } from './refresh.ts'
 import { mirrorFile } from './mirror-file.ts'
-import { filesOf, olderManifests, type RepositoryFile, waysBytesMax, waysTo } from './repository-files.ts'
+import {
+  filesOf,
+  olderManifests,
+  type RepositoryFile,
+  type Ways,
+  waysBytesMax,
+  waysTo,
+} from './repository-files.ts'
 import { wantedWhole } from './shared-staging.ts'
 
 export interface MirrorOptions {
@@ -30,13 +38,22 @@ export interface MirrorOptions {
  * nothing crosses the link twice.
  * @throws EdgeError as `fillOnce`
  */
-export async function* fillMirror(request: FillRequest, options: MirrorOptions): AsyncGenerator<FillEvent> {
+export async function* fillMirror(wish: FillRequest, options: MirrorOptions): AsyncGenerator<FillEvent> {
+  const since = performance.now()
+  const request = { ...wish, upstreams: remembered(wish.upstreams, wish.rangeMemory) }
+  const spent = wireMeter(request)
   wantFiles(request) // a reader may ask at any time
   const refreshed = await refresh(request, request)
   yield { type: 'refreshed', ...refreshed }
   await mirrorReleases(request, options, request)
   await using local = openFileUpstream(pathToFileURL(`${options.folder}/`), () => {})
-  yield* fillOnce({ ...request, skipRefresh: true, upstreams: [local, ...request.upstreams] })
+  const { wireBytesMax: _spent, ...limits } = request.limits ?? {}
+  const fill = { ...request, limits, skipRefresh: true, upstreams: [local, ...request.upstreams] }
+  for await (const event of fillOnce(fill)) {
+    // what is read from the copy is on no wire
+    if (event.type === 'done') yield { ...event, wire: spent(), seconds: (performance.now() - since) / 1000 }
+    else yield event
+  }
 }
 
 /** @throws EdgeError `UPSTREAM_…`, `STORE_FULL`; the signal's reason. What arrived is kept. */
@@ -68,7 +85,7 @@ async function mirrorReleases(
 }
 
 /** From now on what anybody brings of them stays. @returns the files of all releases. */
-function wantFiles({ releases, staged }: FillRequest): RepositoryFile[] {
+export function wantFiles({ releases, staged }: Pick<FillRequest, 'releases' | 'staged'>): RepositoryFile[] {
   const manifests = releases.releases().flatMap(({ current, next }) => [current ?? [], next ?? []].flat())
   const files = manifests.flatMap(filesOf)
   const wanted = wantedWhole(staged)
@@ -84,17 +101,12 @@ function wantFiles({ releases, staged }: FillRequest): RepositoryFile[] {
  */
 async function mirrorWays(
   newest: Manifest,
-  { trust, upstreams }: FillRequest,
+  request: FillRequest,
   storage: RepositoryStorage,
   bring: (file: RepositoryFile) => Promise<void>,
   options: Abortable,
 ): Promise<string[]> {
-  const { current, next } = trust.record.manifests.get(newest.dataset) ?? {}
-  const bytes = next ?? current ?? encodeManifest(newest)
-  const own = manifestPath(newest.dataset, sha256Of(bytes))
-  const isNew = (await storage.size(own)) === undefined
-  const older = olderManifests(newest.dataset, { upstreams: isNew ? upstreams : [], storage }, options)
-  const { deltas, manifests } = await waysTo(newest, waysBytesMax(newest), older)
+  const { deltas, manifests, own, bytes, isNew } = await waysOf(newest, request, storage, options)
   let isWhole = true
   for (const file of isNew ? deltas : []) {
     try {
@@ -107,4 +119,26 @@ async function mirrorWays(
   }
   if (isNew && isWhole) await storage.write(own, bytes)
   return [own, ...manifests, ...deltas.map(({ path }) => path)]
+}
+
+interface HubWays extends Ways {
+  /** The release's own manifest, and its path in the copy. */
+  readonly bytes: Uint8Array
+  readonly own: string
+  /** Whether something of them may not be here yet. */
+  readonly isNew: boolean
+}
+
+export async function waysOf(
+  newest: Manifest,
+  { trust, upstreams }: Pick<FillRequest, 'trust' | 'upstreams'>,
+  storage: RepositoryStorage,
+  options: Abortable,
+): Promise<HubWays> {
+  const { current, next } = trust.record.manifests.get(newest.dataset) ?? {}
+  const bytes = next ?? current ?? encodeManifest(newest)
+  const own = manifestPath(newest.dataset, sha256Of(bytes))
+  const isNew = (await storage.size(own)) === undefined
+  const older = olderManifests(newest.dataset, { upstreams: isNew ? upstreams : [], storage }, options)
+  return { ...(await waysTo(newest, waysBytesMax(newest), older)), bytes, own, isNew }
 }

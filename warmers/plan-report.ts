@@ -85,6 +85,6 @@ function extentsOf({ steps }: Batch): number {
   return steps.reduce((sum, { wants }) => sum + wants.length, 0)
 }
 
-function added(a: WireBytes, b: WireBytes): WireBytes {
+export function added(a: WireBytes, b: WireBytes): WireBytes {
   return { down: a.down + b.down, up: a.up + b.up, requests: a.requests + b.requests }
 }

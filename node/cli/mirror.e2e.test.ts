@@ -32,7 +32,10 @@ it('a tower goes by the chain through a hub, and through a stick that the hub wr
   await mkdir(files)
   await publish(1)
   await using hub = await world.serve(hubSettings)
-  const fillHub = () => world.ask(['fill', '--once'], hubSettings)
+  const fillHub = async () => {
+    const { wireBytes, contentBytes } = (await world.ask(['plan'], hubSettings)) as Done
+    expect(await world.ask(['fill', '--once'], hubSettings)).toMatchObject({ wireBytes, contentBytes })
+  }
   await fillHub()
   const far = settingsOf('far', `${hub.url}repo/`)
   const offline = settingsOf('offline', '')

@@ -37,7 +37,7 @@ async function plan(flags: PlanFlags): Promise<void> {
 
 function textOf({ datasets, wire, contentBytes, refresh, schedule }: PlanReport & PlanNews): string {
   const rows = datasets
-    .filter(({ extents }) => extents > 0)
+    .filter(({ extents, wire }) => extents > 0 || wire.down > 0)
     .map(({ dataset, revision, contentBytes, wire, byReason, unobtainable }) => [
       dataset,
       `release ${revision}`,
