@@ -36,7 +36,7 @@ import { REQUEST_BYTES } from '../warmers/plan-fill.ts'
 import { extentFromPacks } from '../warmers/heal-upstream.ts'
 import type { Schedule } from '../warmers/schedule.ts'
 import { openDigestCache } from '../warmers/sources.ts'
-import { openRangeMemory } from '../warmers/range-memory.ts'
+import { openRangeMemory, remembered } from '../warmers/range-memory.ts'
 import { openSharedStaging } from '../warmers/shared-staging.ts'
 import type { PinService } from '../pinning/pin-service.ts'
 import type { PinFiles } from '../pinning/pin-target.ts'
@@ -177,7 +177,7 @@ export async function openOwner(config: NodeConfig, world: OwnerWorld = {}): Pro
   const local = config.mirror ? [openFileUpstream(ownPacks, () => {})] : []
   const openFor = () => {
     const open = world.isLinkUp?.() === false ? undefined : links.open()
-    return open && withUpstreams(open, [...local, ...open.upstreams])
+    return open && withUpstreams(open, [...local, ...remembered(open.upstreams, tools.rangeMemory)])
   }
   const onDemand = openOnDemand({ ...tools, open: openFor, signal: stopping.signal })
   const peers = config.peers.map(url => stack.use(openPeer(url, ledger, courtesy)))
@@ -261,7 +261,7 @@ async function openPins(
 async function addHealSources({
   config: { peers },
   store,
-  tools: { releases, cache, staged },
+  tools: { releases, cache, staged, rangeMemory },
   local,
   pins,
   links,
@@ -281,7 +281,7 @@ async function addHealSources({
       using open = links.open()
       if (!open) return undefined
       const until = { signal: AbortSignal.any([signal, open.signal]) }
-      const upstreams = [...local, ...open.upstreams]
+      const upstreams = [...local, ...remembered(open.upstreams, rangeMemory)]
       return await extentFromPacks(cid, { upstreams, releases, cache, staged, store }, until)
     },
   })

@@ -88,27 +88,38 @@ interface Way {
   readonly sha256?: Sha256 | undefined
 }
 
-/** Undefined when nobody has it any more. @throws the signal's reason */
+/** Undefined when nobody has it any more, or it is of another kind. @throws the signal's reason */
 export async function loadManifest(
   sha256: Sha256,
   { cache, dataset, upstreams }: ManifestTools,
   { signal }: Abortable,
 ): Promise<Manifest | undefined> {
+  const kept = await cache.get(sha256)
+  if (kept) return parsed(kept)
   const purpose = { dataset, reason: 'manifest' }
-  let bytes = await cache.get(sha256)
-  for (const upstream of bytes ? [] : upstreams) {
+  for (const upstream of upstreams) {
     try {
       const path = manifestPath(dataset, sha256)
-      bytes = await fetchWhole(upstream, path, { signal, purpose, maxBytes: MANIFEST_BYTES_MAX })
+      const bytes = await fetchWhole(upstream, path, { signal, purpose, maxBytes: MANIFEST_BYTES_MAX })
       if (sha256Of(bytes) !== sha256) continue
       await cache.put(sha256, bytes)
-      return parseManifest(bytes)
+      return parsed(bytes)
     } catch (error) {
       signal.throwIfAborted()
       if (!isEdgeError(error)) throw error
     }
   }
-  return bytes && sha256Of(bytes) === sha256 ? parseManifest(bytes) : undefined
+  return undefined
+}
+
+/** One that we do not understand is as good as none. */
+function parsed(bytes: Uint8Array): Manifest | undefined {
+  try {
+    return parseManifest(bytes)
+  } catch (error) {
+    if (!isEdgeError(error, 'MANIFEST_INVALID')) throw error
+    return undefined
+  }
 }
 
 /**

@@ -10,6 +10,8 @@ import { openBullQueue } from './bull-queue.ts'
 import { openEmbeddedRedis } from '../node/embedded-redis.ts'
 import { planOnce } from './fill-once.ts'
 import { folderFiles, staticFiles, temporaryFolder } from './testing.ts'
+import { fillMirror } from './mirror.ts'
+import { planMirror } from './mirror-plan.ts'
 import { openNode, openOrigin, type TestOrigin } from './test-world.ts'
 
 const MIB = 1024 * 1024
@@ -108,6 +110,18 @@ describe.runIf(here)('an upstream by https', () => {
     const [planned, measured] = [plan.wire.down + plan.wire.up, done.wire.down + done.wire.up]
     expect(measured).toBeLessThan(90_000)
     expect(Math.abs(measured - planned) / planned).toBeLessThan(0.01)
+  })
+
+  it('costs a hub what its plan says', async () => {
+    await using server = await serveTls(origin, right)
+    await using node = await openNode(origin.root)
+    const folder = `${node.folder}/repository`
+    const request = () => node.request([node.upstream(server.url, { ca: right.ca, connectionsMax: 4 })])
+    const plan = await planMirror(request(), { folder })
+    const done = (await Array.fromAsync(fillMirror(request(), { folder, reserveBytes: 0 }))).at(-1)
+    if (done?.type !== 'done') throw new Error('it did not end')
+    const [planned, measured] = [plan.wire.down + plan.wire.up, done.wire.down + done.wire.up]
+    expect(Math.abs(measured - planned) / planned).toBeLessThan(0.002)
   })
 
   it.each<[string, () => Certificate, { readonly trusted?: boolean; readonly ca?: boolean }]>([

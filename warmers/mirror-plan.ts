@@ -7,7 +7,7 @@ import { folderStorage } from '../manifests/publish/folder-storage.ts'
 import { type FillRequest, planOnce, type PlanNews, wireMeter } from './fill-once.ts'
 import { wantFiles, waysOf, type MirrorOptions } from './mirror.ts'
 import { mirrorRequests } from './mirror-file.ts'
-import { added, type DatasetPlan, type PlanReport, type WireBytes } from './plan-report.ts'
+import { added, connectionsFor, type DatasetPlan, type PlanReport, type WireBytes } from './plan-report.ts'
 import { remembered } from './range-memory.ts'
 import { refresh } from './refresh.ts'
 import type { RepositoryFile } from './repository-files.ts'
@@ -28,7 +28,7 @@ export async function planMirror(
   const spent = wireMeter(request)
   const refreshed = await refresh(request, abortable)
   const storage = folderStorage(folder)
-  const files = new Map(wantFiles(request).map(file => [file.path, file]))
+  const files = new Map((await wantFiles(request, storage)).map(file => [file.path, file]))
   const report = await planOnce({ ...request, skipRefresh: true })
   for (const { current, next } of request.releases.releases()) {
     const newest = next ?? current
@@ -54,7 +54,10 @@ export async function planMirror(
     return { ...plan, wire: sumOf(plan.dataset), byReason }
   })
   const asking = { ...refreshed.idle, requests: 2 }
-  const wire = datasets.reduce((sum, plan) => added(sum, plan.wire), asking)
+  // one file after another
+  const requestsAtOnce = Math.max(0, ...lacking.map(({ wire }) => wire.requests))
+  const connecting = connectionsFor(requestsAtOnce, request.upstreams[0]?.cost)
+  const wire = datasets.reduce((sum, plan) => added(sum, plan.wire), added(asking, connecting))
   return { ...report, datasets, wire, refresh: asking, spent: spent(), refreshed }
 }
 

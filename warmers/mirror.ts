@@ -42,10 +42,11 @@ export async function* fillMirror(wish: FillRequest, options: MirrorOptions): As
   const since = performance.now()
   const request = { ...wish, upstreams: remembered(wish.upstreams, wish.rangeMemory) }
   const spent = wireMeter(request)
-  wantFiles(request) // a reader may ask at any time
+  const storage = folderStorage(options.folder)
+  await wantFiles(request, storage)
   const refreshed = await refresh(request, request)
   yield { type: 'refreshed', ...refreshed }
-  await mirrorReleases(request, options, request)
+  await mirrorReleases(request, storage, options, request)
   await using local = openFileUpstream(pathToFileURL(`${options.folder}/`), () => {})
   const { wireBytesMax: _spent, ...limits } = request.limits ?? {}
   const fill = { ...request, limits, skipRefresh: true, upstreams: [local, ...request.upstreams] }
@@ -59,10 +60,10 @@ export async function* fillMirror(wish: FillRequest, options: MirrorOptions): As
 /** @throws EdgeError `UPSTREAM_…`, `STORE_FULL`; the signal's reason. What arrived is kept. */
 async function mirrorReleases(
   request: FillRequest,
+  storage: RepositoryStorage,
   options: MirrorOptions,
   abortable: Abortable,
 ): Promise<void> {
-  const storage = folderStorage(options.folder)
   const kept = new Set<string>()
   const wanted = wantedWhole(request.staged)
   const bring = async (file: RepositoryFile) => {
@@ -72,7 +73,7 @@ async function mirrorReleases(
       await mirrorFile(file, request, storage, options, abortable)
     wanted.delete(file.path)
   }
-  const files = wantFiles(request)
+  const files = await wantFiles(request, storage)
   for (const file of files) await bring(file)
   for (const { current, next } of request.releases.releases()) {
     const newest = next ?? current
@@ -84,13 +85,17 @@ async function mirrorReleases(
     if (!kept.has(path)) await storage.remove(path)
 }
 
-/** From now on what anybody brings of them stays. @returns the files of all releases. */
-export function wantFiles({ releases, staged }: Pick<FillRequest, 'releases' | 'staged'>): RepositoryFile[] {
+/** From now on what anybody brings of those that the copy lacks stays. @returns the files of all releases. */
+export async function wantFiles(
+  { releases, staged }: Pick<FillRequest, 'releases' | 'staged'>,
+  storage: RepositoryStorage,
+): Promise<RepositoryFile[]> {
   const manifests = releases.releases().flatMap(({ current, next }) => [current ?? [], next ?? []].flat())
   const files = manifests.flatMap(filesOf)
   const wanted = wantedWhole(staged)
   wanted.clear()
-  for (const { path } of files) wanted.add(path)
+  for (const { path } of files) wanted.add(path) // at once: somebody may be reading
+  for (const { path, sizeBytes } of files) if ((await storage.size(path)) === sizeBytes) wanted.delete(path)
   return files
 }
 

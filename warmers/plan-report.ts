@@ -55,7 +55,7 @@ export function planReport(
 }
 
 /** Beside the first, which asking what is new has opened, and whose bytes count as asking. */
-function connectionsFor(requests: number, cost: RequestCost | undefined): WireBytes {
+export function connectionsFor(requests: number, cost: RequestCost | undefined): WireBytes {
   const more = Math.max(0, Math.min(requests, cost?.connectionsMax ?? 1) - 1)
   const { connectDownBytes = 0, connectUpBytes = 0 } = cost ?? {}
   return { down: more * connectDownBytes, up: more * connectUpBytes, requests: 0 }
