@@ -14,6 +14,7 @@ import { planMirror } from './mirror-plan.ts'
 import { openOnDemand } from './on-demand.ts'
 import { openRangeMemory } from './range-memory.ts'
 import { openSlowProxy } from './test-proxy.ts'
+import { wantedWhole } from './shared-staging.ts'
 import { openNode, openOrigin, serveCopy, signal } from './test-world.ts'
 import { repeatedBytes } from './testing.ts'
 
@@ -166,4 +167,20 @@ it('beside readers and heals of the same release no byte is fetched twice', asyn
   expect(upstream.wire.bytesDown).toBeLessThan(fileBytes + 300 * requests.length + 2000)
   expect(await hub.items('media/films')).toMatchObject({ 'a.mp4': films['a.mp4'], 'b.mp4': films['b.mp4'] })
   expect(hub.staged.sizeBytes).toBe(0)
+})
+
+it('without room is refused beforehand, with the shortfall, and nothing is kept for it', async () => {
+  await using origin = await openOrigin()
+  await using server = await origin.serve()
+  await using hub = await openNode(origin.root)
+  await origin.publish('education/book', { 'book.bin': noise(500_000, 4) })
+  const options = { folder: join(hub.folder, 'repository'), reserveBytes: 1e15 }
+  const before = server.requests.length
+  const filling = Array.fromAsync(fillMirror(hub.request([hub.upstream(server.url)]), options))
+  await expect(filling).rejects.toMatchObject({
+    code: 'STORE_FULL',
+    message: expect.stringMatching(/\d+ bytes short/) as string,
+  })
+  expect(server.requests.slice(before).filter(request => request.includes('packs'))).toEqual([])
+  expect(wantedWhole(hub.staged).size).toBe(0)
 })

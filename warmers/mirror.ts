@@ -69,9 +69,15 @@ async function mirrorReleases(
   const bring = async (file: RepositoryFile) => {
     kept.add(file.path)
     wanted.add(file.path)
-    if ((await storage.size(file.path)) !== file.sizeBytes)
-      await mirrorFile(file, request, storage, options, abortable)
-    wanted.delete(file.path)
+    try {
+      if ((await storage.size(file.path)) !== file.sizeBytes)
+        await mirrorFile(file, request, storage, options, abortable)
+      wanted.delete(file.path)
+    } catch (error) {
+      // what readers bring must not pile up for a copy that has no room (I7)
+      if (isEdgeError(error, 'STORE_FULL')) wanted.clear()
+      throw error
+    }
   }
   const files = await wantFiles(request, storage)
   for (const file of files) await bring(file)
