@@ -8,22 +8,30 @@
  * The workload is a trace of real requests (`bench/trace.ts`); `--capacity` is a share of the bytes
  * that it asks for, all tiers together. Always-on: every request counts, from a cold start. With
  * windows: `bench/hit-rate/link-model.ts`. Beside ours: LRU, what an offline cache could reach
- * (`bound` cannot be exceeded, `feasible` can be reached; with windows `forecast` knows 14 days), and
- * with `--rivals` real NGINX and Varnish given the same. Prints one JSON line; ratios are medians of
- * the seeds: those of the policy's sampling, with windows also those of the link. `--http` drives the
- * node itself (`bench/hit-rate/real-node.ts`); `--svg` writes plots, on a link that is always up;
- * `--requests` takes the beginning of the trace only.
+ * (`bound` cannot be exceeded, `feasible` can be reached; with windows `forecast` knows 14 days, and
+ * `gapClosed` says how far ours has come from LRU towards it), and with `--rivals` real NGINX and
+ * Varnish given the same. Prints one JSON line; ratios are medians of the seeds: those of the policy's
+ * sampling, with windows also those of the link. `--http` drives the node itself
+ * (`bench/hit-rate/real-node.ts`); `--svg` writes plots, on a link that is always up; `--requests`
+ * takes the beginning of the trace only.
  */
 import { availableParallelism, cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { POLICIES, replay } from './hit-rate/always.ts'
-import { runForecast, runLru, runOurs, type LinkResult, type World } from './hit-rate/intermittent.ts'
+import {
+  runBound,
+  runForecast,
+  runLru,
+  runOurs,
+  type LinkResult,
+  type World,
+} from './hit-rate/intermittent.ts'
 import { catalogOf, contactWindows, neighbourRequests, randomOf, type Links } from './hit-rate/link-model.ts'
 import { offlineLimits } from './hit-rate/offline.ts'
 import { publishedTogether, runRealNode } from './hit-rate/real-node.ts'
 import { writePlots } from './hit-rate/plots.ts'
 import { runRival } from './hit-rate/real-rivals.ts'
-import { median, medianRatios } from './hit-rate/tally.ts'
+import { median, medianRatios, rounded } from './hit-rate/tally.ts'
 import { beginningOf, loadTrace, withoutUnlogged } from './trace.ts'
 
 const { values } = parseArgs({
@@ -129,6 +137,7 @@ function windows(links: Links) {
       weighted: runOurs(world, { ...options, weighted: true }),
       lru: runLru(world),
       forecast: runForecast(world),
+      bound: runBound(world),
       cpuUsPerRequest: (user + system) / cut.key.length,
     }
   })
@@ -139,11 +148,12 @@ function windows(links: Links) {
   return {
     policy: 'learned',
     ...ours,
-    gapClosed: (ours.objectHit - lru.objectHit) / (forecast.objectHit - lru.objectHit),
+    gapClosed: rounded((ours.objectHit - lru.objectHit) / (forecast.objectHit - lru.objectHit)),
     ownCounts: of(run => run.ownCounts),
     weighted: of(run => run.weighted),
     lru,
     forecast,
+    bound: of(run => run.bound),
     neighbours: Number(values.neighbours),
     cpuUsPerRequest: median(runs.map(run => run.cpuUsPerRequest)),
   }

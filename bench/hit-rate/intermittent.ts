@@ -2,9 +2,9 @@
  * A trace behind a link that is up now and then. Outside a window a missing item is a miss and
  * nothing can be fetched; inside one it is a miss too, but is served and may be stored.
  *
- * Three caches on the same windows: ours (the planner's forecast fills at each window's start, the
- * tier policy decides who leaves), LRU that fills as it is asked (NGINX-like), and a planner that
- * knows the next 14 days. The first tenth of the time is warm-up and not counted.
+ * Ours: the planner's forecast fills at each window's start, the tier policy decides who leaves. What
+ * we compare with on the same windows is in `link-rivals.ts`. The first tenth of the time is warm-up
+ * and not counted.
  */
 import { LearnedPolicy } from '../../node/store/policy/learned-policy.ts'
 import {
@@ -18,7 +18,8 @@ import {
   type Candidate,
 } from '../../warmers/value.ts'
 import type { Trace } from '../trace.ts'
-import { randomOf, type Catalog, type ContactWindow } from './link-model.ts'
+import { DAY, randomOf, type Catalog, type ContactWindow } from './link-model.ts'
+import { Clairvoyant, Everything, Lru } from './link-rivals.ts'
 import { rounded, Tally, type Ratios } from './tally.ts'
 
 export interface World {
@@ -45,11 +46,10 @@ export interface OurOptions {
   readonly neighbours: readonly { readonly seconds: number; readonly item: number }[]
 }
 
-const DAY = 86_400
 const SAMPLES_PER_PLAN = 500
 
 /** What a cache does in this world; times only ever grow. */
-interface Actor {
+export interface Actor {
   has(item: number): boolean
   windowOpens(window: ContactWindow): void
   /** Time passes up to `seconds`; what was on its way by then has arrived. */
@@ -70,6 +70,11 @@ export function runLru(world: World): LinkResult {
 export function runForecast(world: World): LinkResult {
   const fetched = new Fetched(world)
   return play(world, new Clairvoyant(world, fetched), fetched)
+}
+
+/** What no cache can exceed here. */
+export function runBound(world: World): LinkResult {
+  return play(world, new Everything(world), new Fetched(world))
 }
 
 function play({ trace, catalog, windows }: World, actor: Actor, fetched: Fetched): LinkResult {
@@ -112,7 +117,7 @@ function play({ trace, catalog, windows }: World, actor: Actor, fetched: Fetched
 }
 
 /** Bytes that came over the link, and those of them that nobody asked for before the end. */
-class Fetched {
+export class Fetched {
   bytes = 0
   unusedBytes = 0
   readonly #sizeBytes: Float64Array
@@ -269,128 +274,4 @@ class Ours implements Actor {
     this.#forecast.refit()
   }
   #planned: number | undefined
-}
-
-class Lru implements Actor {
-  readonly #world: World
-  readonly #fetched: Fetched
-  readonly #kept = new Map<number, number>()
-  #usedBytes = 0
-
-  constructor(world: World, fetched: Fetched) {
-    this.#world = world
-    this.#fetched = fetched
-  }
-
-  has(item: number): boolean {
-    return this.#kept.has(item)
-  }
-
-  windowOpens(): void {
-    // fills only as it is asked
-  }
-
-  advance(): void {
-    // nothing is ever on its way
-  }
-
-  request(item: number, _seconds: number, window: ContactWindow | undefined): void {
-    const { catalog, capacityBytes } = this.#world
-    const bytes = catalog.sizeBytes[item]!
-    if (this.#kept.delete(item)) this.#kept.set(item, bytes)
-    else if (window && bytes <= capacityBytes) {
-      this.#kept.set(item, bytes)
-      this.#usedBytes += bytes
-      this.#fetched.add(item, true)
-      for (const [oldest, freed] of this.#kept) {
-        if (this.#usedBytes <= capacityBytes) break
-        this.#kept.delete(oldest)
-        this.#usedBytes -= freed
-      }
-    }
-  }
-}
-
-/** Greedy by requests in the next 14 days per byte, which it knows. */
-class Clairvoyant implements Actor {
-  readonly #world: World
-  readonly #fetched: Fetched
-  /** Per item: when it will be asked for, and how many of these are past. */
-  readonly #future: number[][]
-  readonly #past: Int32Array
-  readonly #arrives: Float64Array
-  #usedBytes = 0
-  #seconds = -Infinity
-
-  constructor(world: World, fetched: Fetched) {
-    this.#world = world
-    this.#fetched = fetched
-    this.#future = Array.from({ length: world.catalog.wanted }, () => [])
-    for (const [n, item] of world.trace.key.entries()) this.#future[item]!.push(world.trace.seconds[n]!)
-    this.#past = new Int32Array(world.catalog.wanted)
-    this.#arrives = new Float64Array(world.catalog.wanted).fill(Infinity)
-  }
-
-  has(item: number): boolean {
-    return this.#arrives[item]! <= this.#seconds
-  }
-
-  advance(seconds: number): void {
-    this.#seconds = seconds
-  }
-
-  windowOpens({ fromSeconds, toSeconds, bytesPerSecond }: ContactWindow): void {
-    const { catalog, capacityBytes } = this.#world
-    const value = this.#future.map((_, item) => this.#valueAt(item, fromSeconds))
-    const order = value.keys().filter(item => value[item]! > 0)
-    const sorted = [...order].sort((a, b) => value[b]! - value[a]!)
-    const keep = new Set<number>()
-    let room = capacityBytes
-    for (const item of sorted) {
-      if (catalog.sizeBytes[item]! > room) continue
-      room -= catalog.sizeBytes[item]!
-      keep.add(item)
-    }
-    const here = this.#arrives.keys().filter(item => this.#arrives[item]! < Infinity)
-    const leaving = [...here].filter(item => !keep.has(item)).sort((a, b) => value[b]! - value[a]!)
-    let seconds = fromSeconds
-    for (const item of keep) {
-      if (this.#arrives[item]! < Infinity) continue
-      const bytes = catalog.sizeBytes[item]!
-      if (seconds + bytes / bytesPerSecond > toSeconds) continue
-      while (this.#usedBytes + bytes > capacityBytes && leaving.length > 0) this.#drop(leaving.pop()!)
-      if (this.#usedBytes + bytes > capacityBytes) continue
-      seconds += bytes / bytesPerSecond
-      this.#usedBytes += bytes
-      this.#arrives[item] = seconds
-      this.#fetched.add(item, false)
-    }
-  }
-
-  request(item: number, seconds: number, window: ContactWindow | undefined): void {
-    const bytes = this.#world.catalog.sizeBytes[item]!
-    if (this.#arrives[item]! < Infinity) {
-      if (window) this.#arrives[item] = Math.min(this.#arrives[item]!, seconds)
-      return
-    }
-    if (!window || this.#usedBytes + bytes > this.#world.capacityBytes) return
-    this.#usedBytes += bytes
-    this.#arrives[item] = seconds
-    this.#fetched.add(item, true)
-  }
-
-  #drop(item: number): void {
-    this.#arrives[item] = Infinity
-    this.#usedBytes -= this.#world.catalog.sizeBytes[item]!
-  }
-
-  #valueAt(item: number, seconds: number): number {
-    const { publishedSeconds, sizeBytes } = this.#world.catalog
-    if (publishedSeconds[item]! > seconds) return 0
-    const future = this.#future[item]!
-    while (future[this.#past[item]!]! < seconds) this.#past[item]!++
-    let requests = 0
-    for (let n = this.#past[item]!; n < future.length && future[n]! < seconds + 14 * DAY; n++) requests++
-    return requests / sizeBytes[item]!
-  }
 }

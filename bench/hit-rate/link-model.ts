@@ -23,7 +23,7 @@ export interface Catalog {
 }
 
 const HOUR = 3600
-const DAY = 24 * HOUR
+export const DAY = 24 * HOUR
 const CLASSES = [
   { share: 0.1, weight: 16 },
   { share: 0.7, weight: 4 },
