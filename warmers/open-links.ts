@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { EdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import { openFileUpstream } from './file-upstream.ts'
-import { openHttpUpstream } from './http-upstream.ts'
+import { openHttpUpstream, type Pace } from './http-upstream.ts'
 import type { Ledger } from './ledger.ts'
 import type { LinkSettings } from './link-settings.ts'
 import { LinkChooser, probeLink, type LinkState } from './links.ts'
@@ -23,6 +23,8 @@ export interface LinksOptions {
   readonly connectionsMax: number
   readonly now?: () => number
   readonly stall?: StallRule
+  /** Holds transfers back beside each link's own pace. */
+  readonly courtesy?: Pace
 }
 
 /** A window that is open on a link that is up. */
@@ -204,7 +206,7 @@ interface Line {
 
 function openLine(
   link: LinkSettings,
-  { urls, ledger, connectionsMax, stall }: LinksOptions,
+  { urls, ledger, connectionsMax, stall, courtesy }: LinksOptions,
   nowMs: () => number,
 ): Line {
   const pace = openPace({
@@ -235,7 +237,7 @@ function openLine(
         : openHttpUpstream(url, {
             onWire: onWire(() => upstream.name),
             connectionsMax,
-            pace,
+            pace: courtesy ? inTurn(pace, courtesy) : pace,
             ...(link.localAddress ? { localAddress: link.localAddress } : {}),
             ...(link.proxyUrl ? { proxyUrl: link.proxyUrl } : {}),
             ...(stall ? { stall } : {}),
@@ -245,6 +247,15 @@ function openLine(
   const rate = () => (busy.ms > 100 ? (busy.bytes * 1000) / busy.ms : undefined)
   const line: Line = { upstreams, pace, window: '', spenders: new Set(), rate }
   return line
+}
+
+function inTurn(first: Pace, second: Pace): Pace {
+  return {
+    async spend(bytes, signal) {
+      await first.spend(bytes, signal)
+      await second.spend(bytes, signal)
+    },
+  }
 }
 
 function bytesOf({ bytesDown, bytesUp }: { readonly bytesDown: number; readonly bytesUp: number }): number {

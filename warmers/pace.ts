@@ -13,9 +13,22 @@ export interface PaceOptions {
   readonly bytesPerSecondMax: number
   /** Whether to yield to others. */
   readonly shared: boolean
+  /** How much: as on a link, when absent. */
+  readonly yielding?: Yielding
   readonly nowMs: () => number
   /** Resolves after `ms`, or rejects with the signal's reason. */
   readonly wait: (ms: number, signal: AbortSignal) => Promise<void>
+}
+
+export interface Yielding {
+  /** The delay that is added at most, about. */
+  readonly targetMs: number
+  /** Bytes per second: never slower, whatever the delay. */
+  readonly rateMin: number
+  /** Before anything was measured. */
+  readonly rateStart: number
+  /** What is measured when nobody waits; the least of the last ten minutes, when absent. */
+  readonly baseMs?: number
 }
 
 export interface LinkPace extends Pace {
@@ -26,18 +39,16 @@ export interface LinkPace extends Pace {
 }
 
 /** RFC 6817: no more than 100 ms; people notice less. */
-const TARGET_MS = 60
-const RATE_MIN = 16 * 1024
-/** What is tried first on a shared link of unknown speed. */
-const RATE_START = 256 * 1024
+const LINK: Yielding = { targetMs: 60, rateMin: 16 * 1024, rateStart: 256 * 1024 }
 /** The largest step per measurement. */
 const GAIN = 0.15
 const BASE_MS = 10 * 60_000
 const BURST_MS = 250
 
 export function openPace(options: PaceOptions): LinkPace {
-  const { bytesPerSecondMax: max, shared, nowMs, wait } = options
-  let rate = shared ? Math.min(RATE_START, max) : max
+  const { bytesPerSecondMax: max, shared, nowMs, wait, yielding = LINK } = options
+  const { targetMs, rateMin, rateStart, baseMs } = yielding
+  let rate = shared ? Math.min(rateStart, max) : max
   let tokens = 0
   let filledAtMs = nowMs()
   let queueingMs = 0
@@ -69,19 +80,19 @@ export function openPace(options: PaceOptions): LinkPace {
     delayed(ms) {
       const now = nowMs()
       delays = [...delays.filter(({ atMs }) => atMs > now - BASE_MS), { atMs: now, ms }].slice(-1000)
-      const base = Math.min(...delays.map(delay => delay.ms))
+      const base = baseMs ?? Math.min(...delays.map(delay => delay.ms))
       // the lesser of the last two: one late packet is no queue
       queueingMs = Math.min(...delays.slice(-2).map(delay => delay.ms)) - base
       if (!shared) return
       fill()
-      const offTarget = Math.max(-1, Math.min(1, (TARGET_MS - queueingMs) / TARGET_MS))
+      const offTarget = Math.max(-1, Math.min(1, (targetMs - queueingMs) / targetMs))
       const elapsed = Math.max(now - movedSince, 1)
       const used = (moved * 1000) / elapsed
       moved = 0
       movedSince = now
       // growing is only earned by using what there is
       if (offTarget > 0 && used < rate / 2) return
-      rate = Math.min(max, Math.max(RATE_MIN, rate * (1 + GAIN * offTarget)))
+      rate = Math.min(max, Math.max(rateMin, rate * (1 + GAIN * offTarget)))
     },
     get bytesPerSecond() {
       return rate
