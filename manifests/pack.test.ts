@@ -17,7 +17,8 @@ import {
   type PackDirectory,
 } from './pack.ts'
 import { folderStorage } from './publish/folder-storage.ts'
-import { writtenFrames, type PackExtent } from './publish/frame-writer.ts'
+import type { PackExtent } from './publish/frame-groups.ts'
+import { writtenFrames } from './publish/frame-writer.ts'
 import { writePacks } from './publish/pack-writer.ts'
 import { itemDag } from './unixfs.ts'
 import { stream, vectors } from './vectors/vectors.ts'

@@ -1,28 +1,13 @@
 /**
- * Extents into frames, in the order in which they come: small ones together, large ones that shrink
- * together with their neighbours, others alone; each frame compressed as docs/formats.md says. Two frames are compressed at a time, so that two
- * cores are busy; at most about 50 MiB of content are held.
+ * Extents into frames (`frame-groups.ts` says which share one), each compressed as docs/formats.md
+ * says. Two frames are compressed at a time, so that two cores are busy; at most about 60 MiB of
+ * content are held.
  */
 import { promisify } from 'node:util'
 import { constants, zstdCompress } from 'node:zlib'
-import type { Cid } from '../cid.ts'
-import {
-  FRAME_BYTES_MAX,
-  OWN_FRAME_BYTES,
-  SHARED_FRAME_BYTES,
-  type FrameCodec,
-  type FrameEntry,
-} from '../pack.ts'
+import { OWN_FRAME_BYTES, type FrameCodec, type FrameEntry } from '../pack.ts'
+import { frameGroups, type PackExtent } from './frame-groups.ts'
 import { free, ZstdEncoder } from './zstd-encoder.ts'
-
-export interface PackExtent {
-  readonly cid: Cid
-  readonly bytes: Uint8Array
-  /** The extent's dag-pb node; none for a raw one. */
-  readonly node?: Uint8Array
-  /** Called when `bytes` are not needed any more. */
-  readonly free?: () => void
-}
 
 export interface WrittenFrame extends FrameEntry {
   readonly stored: Uint8Array
@@ -47,8 +32,6 @@ export interface Effort {
 const IN_FLIGHT = 2
 const TRIAL_LEVEL = 3
 const TRIAL_SAVING = 0.01
-/** Large extents that shrink by so much share frames: 3 to 6 % off the first fill of a textbook. */
-const JOINED_SAVING = 0.03
 /**
  * In an update a quarter of the time is worth one percent of bytes that few will fetch. And what gains
  * no more than this from a middle level over a fast one is left at that: for pictures, the best level
@@ -74,9 +57,11 @@ export async function* writtenFrames(
   const underWay: Promise<WrittenFrame>[] = []
   const encoders: Encoders[] = []
   const trial = new ZstdEncoder(paramsOf(Math.min(effort.level, TRIAL_LEVEL)))
+  const estimator = estimatorOf()
   let count = 0
   try {
-    for await (const group of frameGroups(extents, bytes => savingOf(bytes, trial))) {
+    const tools = { savingOf: (bytes: Uint8Array) => savingOf(bytes, trial), estimator }
+    for await (const group of frameGroups(extents, tools)) {
       const encoder = (encoders[count++ % IN_FLIGHT] ??= encodersOf(effort)) // its last frame has been awaited
       const frame = writeFrame(group, raw => compressFrame(raw, encoder), find)
       frame.catch(() => {}) // awaited below, unless an earlier one fails first
@@ -87,68 +72,8 @@ export async function* writtenFrames(
   } finally {
     await Promise.allSettled(underWay)
     trial.close()
+    estimator.close()
     for (const { fast, middle, full } of encoders) for (const one of [fast, middle, full]) one?.close()
-  }
-}
-
-/** What shrinks is compressed together with its neighbours; what does not is left apart, to be read as it is. */
-async function* frameGroups(
-  extents: AsyncIterable<PackExtent | undefined>,
-  savingOfBytes: (bytes: Uint8Array) => Promise<number>,
-): AsyncGenerator<PackExtent[]> {
-  const large = new Group(FRAME_BYTES_MAX)
-  const small = new Group(SHARED_FRAME_BYTES)
-  for await (const extent of extents) {
-    if (!extent) {
-      for (const group of [large, small]) if (!group.isEmpty) yield group.taken()
-      continue
-    }
-    const isLarge = extent.bytes.length >= OWN_FRAME_BYTES
-    if (isLarge && (await savingOfBytes(extent.bytes)) < JOINED_SAVING) yield [extent]
-    else if (isLarge || (extent.node && large.hasRoomFor(extent))) {
-      if (!large.isEmpty && !large.hasRoomFor(extent)) yield large.taken()
-      large.add(extent)
-    } else {
-      small.add(extent)
-      if (small.isFull) yield small.taken()
-    }
-  }
-  for (const group of [large, small]) if (!group.isEmpty) yield group.taken()
-}
-
-/** Extents that will share a frame. */
-class Group {
-  bytes = 0
-  readonly #bytesMax: number
-  #extents: PackExtent[] = []
-
-  constructor(bytesMax: number) {
-    this.#bytesMax = bytesMax
-  }
-
-  get isEmpty(): boolean {
-    return this.#extents.length === 0
-  }
-
-  get isFull(): boolean {
-    return this.bytes >= this.#bytesMax
-  }
-
-  /** Of a group that has been begun. */
-  hasRoomFor({ bytes }: PackExtent): boolean {
-    return !this.isEmpty && this.bytes + bytes.length <= this.#bytesMax
-  }
-
-  add(extent: PackExtent): void {
-    this.#extents.push(extent)
-    this.bytes += extent.bytes.length
-  }
-
-  taken(): PackExtent[] {
-    const extents = this.#extents
-    this.#extents = []
-    this.bytes = 0
-    return extents
   }
 }
 
@@ -191,6 +116,15 @@ function rawOf(extents: readonly PackExtent[]): { raw: Uint8Array; freeRaw: () =
     freeExtent?.()
   }
   return { raw, freeRaw: () => freeWhole(raw) }
+}
+
+/** What is alike within a frame is found at any distance. */
+export function estimatorOf(): ZstdEncoder {
+  return new ZstdEncoder({
+    ...paramsOf(TRIAL_LEVEL),
+    [constants.ZSTD_c_windowLog]: 23,
+    [constants.ZSTD_c_enableLongDistanceMatching]: 1,
+  })
 }
 
 interface Encoders {
