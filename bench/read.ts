@@ -110,7 +110,7 @@ async function busy(): Promise<void> {
   const reported = (): Record<string, number> =>
     existsSync(server.reportPath) ? JSON.parse(readFileSync(server.reportPath, 'utf8')) : {}
   while ((reported()['bench/old'] ?? 0) >= OLD_BYTES || !reported()['bench/churn'])
-    await new Promise(resolve => setTimeout(resolve, 200)) // until it has to evict
+    await drive(ranges, server, { ...options, seconds: 1 }) // until it has to evict; slowly, with readers about
   const most = await drive(ranges, server, options)
   const connections = 64
   const rate = (0.7 * most.requests) / most.seconds
@@ -123,6 +123,8 @@ async function busy(): Promise<void> {
     firstBytes(server.port),
   ])
   const [after, tiers] = [reported(), await tiersOf(server.port)]
+  if (after['bench/churn'] === before['bench/churn'])
+    throw new Error('the fill had ended before the measurement began: fewer --seconds')
   const mib = (dataset: string): number => rounded(((after[dataset] ?? 0) - (before[dataset] ?? 0)) / 1048576)
   console.log(
     JSON.stringify({

@@ -73,7 +73,7 @@ export async function startBusyTowerlight(
   for (const folder of [repository, home]) mkdirSync(folder)
   writeFileSync(
     join(home, 'nginx.conf'),
-    nginxConf(home, `server { listen 127.0.0.1:${port}; root ${repository}; limit_rate 4m; }`),
+    nginxConf(home, `server { listen 127.0.0.1:${port}; root ${repository}; limit_rate 2m; }`),
   )
   await using stack = new AsyncDisposableStack()
   const origin = pinned(originCore, ['nginx', '-c', join(home, 'nginx.conf')])
