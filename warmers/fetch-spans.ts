@@ -10,7 +10,7 @@ import type { Abortable } from '../manifests/extent.ts'
 import { byHealth, reportUpstream } from './breaker.ts'
 import { cut, without } from './spans.ts'
 import type { StagedRanges } from './staged-ranges.ts'
-import type { Purpose, Span, Upstream } from './upstream.ts'
+import type { Purpose, Span, SpanOptions, Upstream } from './upstream.ts'
 
 export interface FetchTools {
   /** Best first, at least one. */
@@ -90,7 +90,9 @@ async function receivePieces(
   const pieces = lacking.flatMap(span => cut(span, upstream.pieceBytes))
   const begin = (piece: Span) => (pieces.length > 1 ? piece : request)
   const results = await Promise.allSettled(
-    pieces.map(piece => receive(upstream, staged, file, begin(piece), piece, options)),
+    pieces.map(piece =>
+      receive(upstream, staged, file, begin(piece), piece, { ...options, skipBytesMax: SKIP_BYTES_MAX }),
+    ),
   )
   const failed = results.find(result => result.status === 'rejected')
   if (failed) throw failed.reason
@@ -102,14 +104,14 @@ async function receive(
   file: FileSpans,
   request: Span,
   lacking: Span,
-  { signal }: Abortable,
+  { signal, skipBytesMax = Infinity }: Abortable & Pick<SpanOptions, 'skipBytesMax'>,
 ): Promise<void> {
   await using part = await staged.append(file.path, lacking.offset, request.offset)
   for await (const bytes of upstream.readSpan(file.path, lacking, {
     signal,
     purpose: file.purpose,
     urgent: file.urgent ?? false,
-    skipBytesMax: SKIP_BYTES_MAX,
+    skipBytesMax,
   })) {
     await part.write(bytes)
     file.onBytes?.(bytes.length)

@@ -106,10 +106,8 @@ class Remembered extends UpstreamView {
       : this.#watched(path, span, options)
   }
 
-  /** Without ranges what comes before the span comes anyway: no reason to refuse it. */
   async *#watched(path: string, span: Span, options: SpanOptions): AsyncGenerator<Uint8Array> {
-    const asked = this.ranges ? options : { ...options, skipBytesMax: Infinity }
-    for await (const bytes of this.base.readSpan(path, span, asked)) {
+    for await (const bytes of this.base.readSpan(path, span, options)) {
       this.#memory.learn(this.name, this.base.ranges)
       yield bytes
     }
