@@ -32,6 +32,8 @@ export interface PinRecord extends Disposable {
   known(target: string): Promise<ReadonlyMap<Cid, PinRow>>
   put(rows: readonly PinRow[]): Promise<void>
   forget(target: string, roots: readonly Cid[]): Promise<void>
+  /** Forgets targets that are not among these: they were taken out of the settings. */
+  retain(targets: readonly string[]): void
   /** Pinned ones whose proof is the oldest, or never was; at most `limit`. */
   leastProven(target: string, limit: number): readonly PinRow[]
   /** Rows after a root, in the order of roots; at most `limit`. */
@@ -93,6 +95,11 @@ export function openPinRecord(path: string): PinRecord {
       inSlices(roots, root => {
         database.run('DELETE FROM pins WHERE target = ? AND root = ?', target, root)
       }),
+    retain(targets) {
+      const names = targets.map(() => '?').join(', ')
+      database.run(`DELETE FROM pins WHERE target NOT IN (${names})`, ...targets)
+      summary = undefined
+    },
     leastProven: (target, limit) =>
       database
         .all(

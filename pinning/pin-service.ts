@@ -149,6 +149,7 @@ class Service implements PinService {
       lost: 0,
       failures: 0,
     }))
+    this.#record.retain(this.#tended.map(({ guard }) => guard.name))
     this.#replicas = new Replicas({
       hosts: this.#tended.filter(({ guard }) => guard.kind === 'ipfs').map(({ guard }) => guard.name),
       replication: parseReplication(options.ipfsReplicas, options.ipfsApi.length),
