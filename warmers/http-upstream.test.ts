@@ -38,6 +38,22 @@ describe('an honest server', () => {
     expect(server.requests).toEqual(['GET /packs/a%20b.pack bytes=1000001-2234567'])
   })
 
+  it('is asked in the order of asking, on a long link, too, where requests are divided', async () => {
+    await using server = await serve(async (request, response) => {
+      await sleep(260)
+      await honest(request, response)
+    })
+    await using at = open(server, { connectionsMax: 2 })
+    const read = (offset: number) =>
+      collect(at.upstream.readSpan('packs/a b.pack', { offset, length: 200_000 }, { signal, purpose }))
+    await read(0) // so that it is known to be long
+    const offsets = Array.from({ length: 8 }, (_, n) => n * 200_000)
+    await Promise.all(offsets.map(read))
+    const asked = server.requests.slice(1).map(line => Number(/bytes=(\d+)/.exec(line)?.[1]))
+    expect(asked.filter(offset => offsets.includes(offset))).toEqual(offsets)
+    expect(asked.length).toBeGreaterThan(offsets.length)
+  })
+
   it('counts what the server counted, to the byte', async () => {
     await using server = await serve(honest)
     const at = open(server)

@@ -62,8 +62,8 @@ class HttpUpstream implements Upstream {
   readonly #rhythm: Rhythm
   readonly #idle: Lane[] = []
   readonly #all = new Set<Lane>()
-  readonly #waiting: (() => void)[] = []
-  readonly #urgent: (() => void)[] = []
+  readonly #waiting: ((lane: Lane) => void)[] = []
+  readonly #urgent: ((lane: Lane) => void)[] = []
   readonly #wire = { bytesDown: 0, bytesUp: 0, requests: 0, connections: 0 }
   #cost: RequestCost
   #ranges = true
@@ -322,41 +322,51 @@ class HttpUpstream implements Upstream {
     if (downBytes > 0 && upBytes > 0) this.#cost = { ...this.#cost, downBytes, upBytes }
   }
 
+  /** In the order of asking, the urgent ones first: nobody takes what somebody waits for. */
   async #acquire(signal: AbortSignal, urgent: boolean): Promise<Lane> {
-    for (;;) {
-      signal.throwIfAborted()
-      const idle = this.#idle.pop()
-      if (idle) return idle
-      if (this.#all.size - this.#idle.length < this.#tuner.tuning.connections) {
-        const lane = new Lane(this.#origin, {
-          ...this.#options,
-          connectMs: () => this.#tuner.tuning.connectMs,
-        })
-        this.#all.add(lane)
-        return lane
-      }
-      await this.#turn(signal, urgent)
-    }
+    signal.throwIfAborted()
+    const isFirst = this.#urgent.length === 0 && (urgent || this.#waiting.length === 0)
+    return (isFirst && this.#freeLane()) || (await this.#turn(signal, urgent))
   }
 
-  async #turn(signal: AbortSignal, urgent: boolean): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>()
+  #freeLane(): Lane | undefined {
+    const { connections } = this.#tuner.tuning
+    if (this.#all.size - this.#idle.length >= connections) return undefined
+    const idle = this.#idle.pop()
+    if (idle) return idle
+    const connectMs = () => this.#tuner.tuning.connectMs
+    const lane = new Lane(this.#origin, { ...this.#options, connectMs })
+    this.#all.add(lane)
+    return lane
+  }
+
+  #turn(signal: AbortSignal, urgent: boolean): Promise<Lane> {
+    const { promise, resolve, reject } = Promise.withResolvers<Lane>()
     const line = urgent ? this.#urgent : this.#waiting
     const leave = () => {
-      const at = line.indexOf(resolve)
-      if (at >= 0) line.splice(at, 1)
-      resolve()
+      line.splice(line.indexOf(take), 1)
+      reject(signal.reason as Error)
     }
-    line.push(resolve)
+    const take = (lane: Lane) => {
+      signal.removeEventListener('abort', leave)
+      resolve(lane)
+    }
+    line.push(take)
     signal.addEventListener('abort', leave, { once: true })
-    await promise
-    signal.removeEventListener('abort', leave)
+    return promise
   }
 
   #release(lane: Lane): void {
     this.#idle.push(lane)
-    const next = this.#urgent.shift() ?? this.#waiting.shift()
-    next?.()
+    for (let line = this.#line; line; line = this.#line) {
+      const free = this.#freeLane()
+      if (!free) return
+      line.shift()!(free)
+    }
+  }
+
+  get #line() {
+    return [this.#urgent, this.#waiting].find(({ length }) => length > 0)
   }
 }
 
