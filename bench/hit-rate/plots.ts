@@ -16,6 +16,8 @@ import { rounded } from './tally.ts'
 const CAPACITIES = [0.01, 0.02, 0.05, 0.1, 0.25, 0.5]
 const SHOWN = ['learned', 'lru', 's3-fifo', 'w-tinylfu', 'gdsf']
 const RIVALS: readonly RivalName[] = ['nginx', 'varnish']
+/** Lines keep their order, and with it their colours, whatever was measured. */
+const ORDER = ['Towerlight', ...SHOWN.slice(1), ...RIVALS, 'offline']
 const SLICES = 40
 
 interface Run {
@@ -69,7 +71,9 @@ export async function writePlots(
     }
     ;(over['offline'] ??= []).push([share, offlineLimits(trace, bytesOf(share)).feasible.objectHit])
   }
-  const lines = Object.entries(over).map(([name, points]) => ({ name, points, isDashed: name === 'offline' }))
+  const lines = inOrder(
+    Object.entries(over).map(([name, points]) => ({ name, points, isDashed: name === 'offline' })),
+  )
   const marks = over['offline']!.map(([share]) => [share, `${Math.round(share * 100)} %`] as const)
   const overCapacity = {
     title: `${trace.name}: hits of requests`,
@@ -82,10 +86,14 @@ export async function writePlots(
   const overTime = {
     title: `${trace.name} at ${Math.round(capacity * 100)} %: hits of requests`,
     xTitle: 'requests so far',
-    lines: inTime,
+    lines: inOrder(inTime),
     marks: [0.25, 0.5, 0.75, 1].map(part => [part, String(Math.round(part * trace.key.length))] as const),
   }
   await writeFile(join(folder, `hit-${trace.name}-time.svg`), svgOf(overTime))
+}
+
+function inOrder(lines: readonly Line[]): readonly Line[] {
+  return lines.toSorted((a, b) => ORDER.indexOf(a.name) - ORDER.indexOf(b.name))
 }
 
 function slicesOf(hits: readonly boolean[]): number[] {
