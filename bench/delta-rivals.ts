@@ -23,6 +23,7 @@ export const RIVALS = [
   'zsync',
   'casync',
   'zstd19',
+  'zstd19Old',
 ] as const
 export type RivalName = (typeof RIVALS)[number]
 
@@ -76,8 +77,12 @@ const RUN: Record<RivalName, (versions: Versions) => Promise<RivalResult>> = {
   rsyncZ: versions => rsync(versions, ['-z', '--zc=zstd', '--zl=19']),
   zsync,
   casync,
-  zstd19: ({ newFile, scratch }) =>
-    fileOf(join(scratch, 'z'), out => ['zstd', '-q', '-f', '-19', '-T1', newFile, '-o', out]),
+  zstd19: ({ newFile, scratch }) => zstdWhole(newFile, scratch),
+  zstd19Old: ({ oldFile, scratch }) => zstdWhole(oldFile, scratch),
+}
+
+function zstdWhole(file: string, scratch: string): Promise<RivalResult> {
+  return fileOf(join(scratch, 'z'), out => ['zstd', '-q', '-f', '-19', '-T1', file, '-o', out])
 }
 
 async function zstdPatch({ oldFile, newFile, scratch }: Versions, level: number): Promise<RivalResult> {

@@ -7,6 +7,8 @@
  * headers, metadata, indexes), and compare every item that the node then serves. Rivals on the same
  * input: xdelta3 -9, bsdiff, zstd --patch-from -19 and -22, rsync with and without -z, zsync -z, casync
  * with a seed, and the whole with zstd -19; for folders a tar of them, rsync the folder itself.
+ * `ofAllowed`, `ofSynced`, `ofFirst` (the first fill, beside the old version's `zstd -19`) and `ofPatchCpu`
+ * (publishing, beside `--patch-from -19`) are ours over theirs.
  *
  *   npm run -s bench:delta -- --old PATH --new PATH [--table] [--codec] [--no-rivals]
  */
@@ -73,6 +75,8 @@ const figures = {
       allowed,
       ofAllowed: round(update.wire / allowed),
       ofSynced: round(update.wire / synced),
+      ofFirst: round(update.firstFill / bytesOf('zstd19Old')),
+      ofPatchCpu: round(update.publishCpuS / (rivals.zstdPatch19.cpuS ?? Infinity)),
     }),
   }),
   machine: cpus()[0]?.model,
