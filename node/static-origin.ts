@@ -15,7 +15,7 @@ import { pipeline } from 'node:stream/promises'
 import type { ByteRange } from '../manifests/extent.ts'
 
 export interface StaticOrigin extends AsyncDisposable {
-  /** `http://127.0.0.1:<port>/`, with the slash. */
+  /** `http://127.0.0.1:<port>/`, with the slash; an IPv6 host is not taken. */
   readonly url: string
   /** What was answered so far: bodies, not headers. */
   readonly served: Readonly<{ requests: number; bodyBytes: number }>
@@ -23,6 +23,8 @@ export interface StaticOrigin extends AsyncDisposable {
 
 export interface StaticOriginOptions {
   readonly port?: number
+  /** Loopback when absent. */
+  readonly host?: string
   /** `false`: answers 200 with everything to a Range request, as some servers do. */
   readonly ranges?: boolean
 }
@@ -31,7 +33,7 @@ export async function openStaticOrigin(
   folder: string,
   options: StaticOriginOptions = {},
 ): Promise<StaticOrigin> {
-  const { port = 0, ranges = true } = options
+  const { port = 0, host = '127.0.0.1', ranges = true } = options
   const served = { requests: 0, bodyBytes: 0 }
   const server = createServer((request, response) => {
     served.requests += 1
@@ -40,10 +42,10 @@ export async function openStaticOrigin(
       () => response.destroy(), // the client left, or the disk failed in mid-body: never a short body that looks whole
     )
   })
-  server.listen(port, '127.0.0.1')
+  server.listen(port, host)
   await once(server, 'listening')
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`,
+    url: `http://${host}:${(server.address() as AddressInfo).port}/`,
     served,
     async [Symbol.asyncDispose]() {
       const closed = once(server, 'close')
