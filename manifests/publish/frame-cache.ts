@@ -1,7 +1,8 @@
 /**
- * The frames expanded last: extents of one frame are usually asked for one after the other.
+ * The frames expanded last: extents of one frame are usually asked for one after the other, or in turns
+ * with those of the frames that it was arranged with (`frame-groups.ts`), which have 32 MiB together.
  */
-const CACHE_BYTES_MAX = 16 * 1024 * 1024
+const CACHE_BYTES_MAX = 40 * 1024 * 1024
 
 export class FrameCache {
   /** Least recently used first. */

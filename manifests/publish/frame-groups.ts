@@ -149,7 +149,7 @@ async function joinedWhereItPays(
 async function estimated(frames: readonly PackExtent[][], estimator: ZstdEncoder): Promise<Estimated[]> {
   const result: Estimated[] = []
   for (const extents of frames) {
-    const compressed = await estimator.compress(Buffer.concat(extents.map(({ bytes }) => bytes)))
+    const compressed = await estimator.compress(...extents.map(({ bytes }) => bytes))
     result.push({ extents, bytes: compressed.length })
     free(compressed.buffer)
   }

@@ -22,11 +22,11 @@ export class ZstdEncoder {
     this.#stream.on('data', (piece: Uint8Array) => this.#pieces.push(piece))
   }
 
-  /** One whole frame. One call at a time. */
-  async compress(raw: Uint8Array): Promise<Uint8Array<ArrayBuffer>> {
+  /** One whole frame of all the pieces. One call at a time. */
+  async compress(...raw: readonly Uint8Array[]): Promise<Uint8Array<ArrayBuffer>> {
     await new Promise<void>((resolve, reject) => {
       this.#stream.once('error', reject)
-      this.#stream.write(raw)
+      for (const piece of raw) this.#stream.write(piece)
       this.#stream.flush(constants.ZSTD_e_end, () => {
         this.#stream.off('error', reject)
         resolve()
