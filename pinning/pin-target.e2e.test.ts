@@ -13,6 +13,7 @@ import {
   startMinio,
   startVersity,
   type TestServer,
+  suspend,
 } from './testing/servers.ts'
 
 const signal = new AbortController().signal
@@ -131,7 +132,7 @@ describe.runIf(haveServer('ipfs'))('Kubo', () => {
 
   it('a target that hangs is down within the deadline, and back when it returns', async () => {
     const target = await openKuboTarget({ apiUrl: kubo.url, callMs: 300, importMs: 300 })
-    kubo.process.kill('SIGSTOP')
+    await suspend(kubo)
     try {
       await expect(target.roomBytes({ signal })).rejects.toMatchObject({ code: 'PIN_TARGET_DOWN' })
       await expect(Array.fromAsync(target.list({ signal }))).rejects.toMatchObject({

@@ -32,7 +32,7 @@ async function grouped(extents: readonly PackExtent[]): Promise<number[][]> {
         (async function* () {
           yield* extents
         })(),
-        { savingOf: async () => 0.5, estimator },
+        { savingOf: async () => 0.5, estimator: () => estimator },
       ),
     )
     return groups.map(group => group.map(extent => extents.indexOf(extent)))

@@ -37,7 +37,7 @@ export async function* frameGroups(
     /** The share that a fast level saves. */
     readonly savingOf: (bytes: Uint8Array) => Promise<number>
     /** A fast level that sees all of a frame. */
-    readonly estimator: ZstdEncoder
+    readonly estimator: () => ZstdEncoder
   },
 ): AsyncGenerator<PackExtent[]> {
   const large = new Group(FRAME_BYTES_MAX)
@@ -105,9 +105,13 @@ interface Estimated {
   readonly bytes: number
 }
 
-async function arranged(extents: readonly PackExtent[], estimator: ZstdEncoder): Promise<PackExtent[][]> {
+async function arranged(
+  extents: readonly PackExtent[],
+  makeEstimator: () => ZstdEncoder,
+): Promise<PackExtent[][]> {
   const inPlace = inFrames(extents)
   if (inPlace.length === 1) return inPlace
+  const estimator = makeEstimator()
   const byPath = await estimated(inPlace, estimator)
   const byLikeness = await estimated(inFrames(alikeTogether(extents)), estimator)
   const isBetter = sum(byLikeness) < sum(byPath) * (1 - ORDER_SAVING)

@@ -57,10 +57,13 @@ export async function* writtenFrames(
   const underWay: Promise<WrittenFrame>[] = []
   const encoders: Encoders[] = []
   const trial = new ZstdEncoder(paramsOf(Math.min(effort.level, TRIAL_LEVEL)))
-  const estimator = estimatorOf()
+  let estimator: ZstdEncoder | undefined
   let count = 0
   try {
-    const tools = { savingOf: (bytes: Uint8Array) => savingOf(bytes, trial), estimator }
+    const tools = {
+      savingOf: (bytes: Uint8Array) => savingOf(bytes, trial),
+      estimator: () => (estimator ??= estimatorOf()), // a large item needs its 20 MiB for frames
+    }
     for await (const group of frameGroups(extents, tools)) {
       const encoder = (encoders[count++ % IN_FLIGHT] ??= encodersOf(effort)) // its last frame has been awaited
       const frame = writeFrame(group, raw => compressFrame(raw, encoder), find)
@@ -72,7 +75,7 @@ export async function* writtenFrames(
   } finally {
     await Promise.allSettled(underWay)
     trial.close()
-    estimator.close()
+    estimator?.close()
     for (const { fast, middle, full } of encoders) for (const one of [fast, middle, full]) one?.close()
   }
 }

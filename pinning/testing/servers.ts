@@ -5,10 +5,11 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { homedir, tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 
 export interface TestServer extends AsyncDisposable {
@@ -232,4 +233,15 @@ async function freePorts(count: number): Promise<number[]> {
   })
   await Promise.all(servers.map(server => once(server.close(), 'close')))
   return ports
+}
+
+/** Hangs it. Resolves when each of its threads stands still: a signal takes a moment to get to all. */
+export async function suspend({ process: child }: { readonly process: ChildProcess }): Promise<void> {
+  child.kill('SIGSTOP')
+  const threads = `/proc/${child.pid}/task`
+  for (const thread of await readdir(threads)) {
+    const isStill = async () =>
+      / T /.test(await readFile(join(threads, thread, 'stat'), 'utf8').catch(() => ' T '))
+    while (!(await isStill())) await sleep(1)
+  }
 }
