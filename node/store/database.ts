@@ -18,7 +18,14 @@ import {
 } from 'node:fs'
 import { DatabaseSync, type SQLInputValue, type SQLOutputValue, type StatementSync } from 'node:sqlite'
 import { EdgeError, isEdgeError } from '../../manifests/errors.ts'
-import { isDamageError, isFullError, isReadOnlyError, sqliteCodeOf, SQLITE } from './disk-errors.ts'
+import {
+  isDamageError,
+  isFullError,
+  isReadOnlyError,
+  sqliteCodeOf,
+  SQLITE,
+  systemCodeOf,
+} from './disk-errors.ts'
 
 const PAGE_BYTES = 8192
 /** 4 MiB of log between checkpoints: one takes some milliseconds. */
@@ -59,11 +66,11 @@ export class Database implements Disposable {
   }
 
   get(sql: string, ...values: SQLInputValue[]): Row | undefined {
-    return this.#guarded(() => this.#prepared(sql).get(...values))
+    return this.#guarded(() => readWith(this.#prepared(sql), one => one.get(...values)))
   }
 
   all(sql: string, ...values: SQLInputValue[]): Row[] {
-    return this.#guarded(() => this.#prepared(sql).all(...values))
+    return this.#guarded(() => readWith(this.#prepared(sql), one => one.all(...values)))
   }
 
   /** Rows as arrays of integers: for rounds over a table that is large. */
@@ -71,7 +78,7 @@ export class Database implements Disposable {
     return this.#guarded(() => {
       const statement = this.#prepared(sql)
       statement.setReturnArrays(true)
-      return statement.all(...values) as unknown as number[][]
+      return readWith(statement, one => one.all(...values) as unknown as number[][])
     })
   }
 
@@ -267,6 +274,34 @@ export class Database implements Disposable {
     rmSync(`${path}-shm`, { force: true })
     return aside
   }
+}
+
+/**
+ * An integer that a flipped bit has made larger than any of ours is an error in Node. It is read as a wrong
+ * number, which readers survive; else one such row would stop every round over its table.
+ */
+function readWith<T extends object | undefined>(
+  statement: StatementSync,
+  read: (statement: StatementSync) => T,
+): T {
+  try {
+    return read(statement)
+  } catch (error) {
+    if (systemCodeOf(error) !== 'ERR_OUT_OF_RANGE') throw error
+    statement.setReadBigInts(true)
+    try {
+      return withNumbers(read(statement)) as T
+    } finally {
+      statement.setReadBigInts(false)
+    }
+  }
+}
+
+function withNumbers(value: unknown): unknown {
+  if (typeof value === 'bigint') return Number(value)
+  if (Array.isArray(value)) return value.map(withNumbers)
+  if (typeof value !== 'object' || value === null || value instanceof Uint8Array) return value
+  return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, withNumbers(each)]))
 }
 
 function inodeOf(path: string): number | undefined {
