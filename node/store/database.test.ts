@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest'
 import { Database } from './database.ts'
 
+const ROTTEN = 7_710_307_102_545_507_188n
+
 function rotten(): Database {
   const schema = 'CREATE TABLE places (name TEXT NOT NULL, at INTEGER NOT NULL, bytes BLOB) STRICT'
   const database = new Database({
@@ -12,7 +14,7 @@ function rotten(): Database {
   })
   const insert = 'INSERT INTO places (name, at, bytes) VALUES (?, ?, ?)'
   database.run(insert, 'good', 7, Buffer.from('x'))
-  database.run(insert, 'rotten', 7_710_307_102_545_507_188n, null)
+  database.run(insert, 'rotten', ROTTEN, null)
   return database
 }
 
@@ -22,12 +24,10 @@ describe('an integer that a flipped bit made larger than any of ours', () => {
     const rows = database.all('SELECT name, at, bytes FROM places')
     expect(rows).toEqual([
       { name: 'good', at: 7, bytes: new Uint8Array(Buffer.from('x')) },
-      { name: 'rotten', at: 7_710_307_102_545_507_188, bytes: null },
+      { name: 'rotten', at: Number(ROTTEN), bytes: null },
     ])
-    expect(database.get('SELECT at FROM places WHERE name = ?', 'rotten')?.['at']).toBe(
-      7_710_307_102_545_507_188,
-    )
-    expect(database.numbers('SELECT at FROM places')).toEqual([[7], [7_710_307_102_545_507_188]])
+    expect(database.get('SELECT at FROM places WHERE name = ?', 'rotten')?.['at']).toBe(Number(ROTTEN))
+    expect(database.numbers('SELECT at FROM places')).toEqual([[7], [Number(ROTTEN)]])
   })
 
   it('leaves what is read afterwards numbers', () => {
