@@ -3,13 +3,14 @@
  * need, with a catalog of 100,000 items?
  *
  * Workload, from a fixed seed: one dataset of incompressible large items (fill rate), one of many
- * small ones (start, memory, items per second). Origin: a static server in this process, on
+ * small ones (start, memory, items per second). Origin: a static server in a process of its own, on
  * loopback. Rival for the fill: `rsync -a` of the same folder into an empty one, synced afterwards,
  * in the same run. Chunking and hashing are measured by `bench/chunk-hash.ts`.
  *
  *   node bench/store.ts [--items 100000] [--large-mib 512]
  */
 import { spawn, type ChildProcess } from 'node:child_process'
+import { createCipheriv, createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { mkdir, mkdtempDisposable, readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -17,7 +18,6 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { openStaticOrigin } from '../node/static-origin.ts'
 
 const { values } = parseArgs({
   options: { items: { type: 'string', default: '100000' }, 'large-mib': { type: 'string', default: '512' } },
@@ -38,7 +38,7 @@ await writeSmall(at('small'), 1)
 await tower(['keys', 'init', ...keys])
 await tower(['keys', 'add', 'education', ...keys])
 await tower(['publish', at('large'), '--dataset', 'education/large', ...keys])
-await using origin = await openStaticOrigin(at('repository'))
+await using origin = await startOrigin(at('repository'))
 Object.assign(environment, {
   TOWER_DATA: at('tower'),
   TOWER_ROOT: at('keys', 'root.json'),
@@ -111,16 +111,14 @@ async function writeSmall(path: string, version: number): Promise<void> {
   }
 }
 
+/** As good as random, so that nothing shrinks; the same for a seed each time. */
 function noise(sizeBytes: number, seed: number): Buffer {
-  const bytes = Buffer.allocUnsafe(sizeBytes)
-  let state = Math.imul(seed + 1, 2654435761) | 1
-  for (let place = 0; place < sizeBytes; place++) {
-    state ^= state << 13
-    state ^= state >>> 17
-    state ^= state << 5
-    bytes[place] = state
-  }
-  return bytes
+  const cipher = createCipheriv(
+    'aes-128-ctr',
+    createHash('md5').update(`noise ${seed}`).digest(),
+    Buffer.alloc(16),
+  )
+  return cipher.update(Buffer.alloc(sizeBytes))
 }
 
 interface Ran {
@@ -188,6 +186,16 @@ async function startNode(): Promise<{ process: ChildProcess; url: string; startM
   const startMs = performance.now() - since
   await reader?.cancel()
   return { process: child, url, startMs }
+}
+
+/** Apart from this process, whose memory is full of what it wrote. */
+async function startOrigin(folder: string): Promise<AsyncDisposable & { readonly url: string }> {
+  const script = join(import.meta.dirname, '..', 'warmers', 'folder-process.ts')
+  const child = spawn(process.execPath, [script, folder, '127.0.0.1'], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  const [port] = (await once(child.stdout, 'data')) as [Buffer]
+  return { url: `http://127.0.0.1:${port.toString().trim()}/`, [Symbol.asyncDispose]: () => stop(child) }
 }
 
 async function stop(child: ChildProcess): Promise<void> {
