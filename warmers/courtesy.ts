@@ -1,7 +1,8 @@
 /**
  * Leaves the machine to its readers: a fill as fast as a modest machine can would have them wait for
  * tens of milliseconds, each. While people ask for items, what a fill takes in is slowed down as long as
- * this process comes late to its own timers; nobody's link is slower than what is left to it then.
+ * this process comes late to its own timers; but never below what a tower's link brings, so that no
+ * window is lost to it.
  */
 import type { Pace } from './http-upstream.ts'
 import { openPace, type Yielding } from './pace.ts'
