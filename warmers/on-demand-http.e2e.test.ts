@@ -37,7 +37,12 @@ interface Streamed {
   readonly lastMs: number
 }
 
-async function stream(port: number, path: string, headers: Record<string, string> = {}): Promise<Streamed> {
+async function stream(
+  port: number,
+  path: string,
+  headers: Record<string, string> = {},
+  onFirst: () => void = () => {},
+): Promise<Streamed> {
   const since = performance.now()
   const asked = request({ host: '127.0.0.1', port, path, headers, agent: false }).end()
   const [answer] = (await once(asked, 'response')) as [IncomingMessage]
@@ -46,6 +51,7 @@ async function stream(port: number, path: string, headers: Record<string, string
   for await (const part of answer as AsyncIterable<Buffer>) {
     firstMs ||= performance.now() - since
     parts.push(part)
+    onFirst()
   }
   return {
     status: answer.statusCode!,
@@ -82,8 +88,10 @@ describe('an absent item that is asked for over HTTP', () => {
 
   it('is cut, never ended short, when the link goes; what came is kept for the next who asks', async () => {
     await using at = await world(2 * MIB)
-    const cut = stream(at.http.port, '/data/media/films/film.mp4')
+    const began = Promise.withResolvers<void>()
+    const cut = stream(at.http.port, '/data/media/films/film.mp4', {}, began.resolve)
     cut.catch(() => undefined)
+    await began.promise
     await expect.poll(() => at.proxy.bytesDown, { timeout: 10_000 }).toBeGreaterThan(3 * MIB)
     at.allowed.fetch = false
     at.window.abort(new Error('the window has ended'))
