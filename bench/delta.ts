@@ -19,6 +19,7 @@ import { parseArgs } from 'node:util'
 import { codecFigures } from './delta-codec.ts'
 import { filesOf, runRivals, tarOf, type RivalName, type RivalResult } from './delta-rivals.ts'
 import { measureUpdate } from './delta-update.ts'
+import { rounded } from './rounded.ts'
 
 const { values } = parseArgs({
   options: {
@@ -55,7 +56,6 @@ const bytesOf = (name: RivalName) => rivals?.[name].bytes ?? Infinity
 const best = Math.min(bytesOf('xdelta3'), bytesOf('zstdPatch22'), bytesOf('bsdiff'))
 const allowed = Math.round(best * 1.05 + 8192 + 100 * (update?.changedItems ?? 0))
 const synced = Math.min(bytesOf('rsyncZ'), bytesOf('zsync'), bytesOf('casync'))
-const round = (value: number) => Math.round(value * 1000) / 1000
 const figures = {
   bench: 'delta',
   old: values.old,
@@ -65,18 +65,18 @@ const figures = {
   ...update,
   delta: codec.deltaBytes,
   deltaHead: codec.headBytes,
-  deltaBuildCpuS: round(codec.buildCpuS),
-  applyCpuS: round(codec.applyCpuS),
-  applyCpuSPer100Mb: round((codec.applyCpuS / codec.appliedBytes) * 1e8),
+  deltaBuildCpuS: rounded(codec.buildCpuS),
+  applyCpuS: rounded(codec.applyCpuS),
+  applyCpuSPer100Mb: rounded((codec.applyCpuS / codec.appliedBytes) * 1e8),
   ...(rivals && {
     rivals: mapped(rivals, ({ bytes }) => bytes),
     rivalCpuS: mapped(rivals, ({ cpuS }) => cpuS),
     ...(update && {
       allowed,
-      ofAllowed: round(update.wire / allowed),
-      ofSynced: round(update.wire / synced),
-      ofFirst: round(update.firstFill / bytesOf('zstd19Old')),
-      ofPatchCpu: round(update.publishCpuS / (rivals.zstdPatch19.cpuS ?? Infinity)),
+      ofAllowed: rounded(update.wire / allowed),
+      ofSynced: rounded(update.wire / synced),
+      ofFirst: rounded(update.firstFill / bytesOf('zstd19Old')),
+      ofPatchCpu: rounded(update.publishCpuS / (rivals.zstdPatch19.cpuS ?? Infinity)),
     }),
   }),
   machine: cpus()[0]?.model,

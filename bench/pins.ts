@@ -26,6 +26,7 @@ import type { PinItem, PinTarget } from '../pinning/pin-target.ts'
 import { type PinSource, reconcile } from '../pinning/reconciler.ts'
 import { openS3Target } from '../pinning/s3-target.ts'
 import { type KuboServer, startKubo, startMinio } from '../pinning/testing/servers.ts'
+import { rounded } from './rounded.ts'
 import { folderItems, generatedItems } from './pins-items.ts'
 
 const { values } = parseArgs({
@@ -140,10 +141,6 @@ async function timed(target: PinTarget) {
 async function wishes() {
   const pins = items.map(({ root, sizeBytes }) => ({ root, sizeBytes, why: 'bench' }))
   return { pins, complete: true }
-}
-
-function rounded(value: number): number {
-  return Math.round(value * 1000) / 1000
 }
 
 function noteBusy(): void {

@@ -28,6 +28,7 @@ import { STALL } from '../warmers/stall.ts'
 import { openSlowProxy, type SlowProxy } from '../warmers/test-proxy.ts'
 import { openNode, openOrigin } from '../warmers/test-world.ts'
 import { windowsFrom } from '../warmers/windows.ts'
+import { rounded } from './rounded.ts'
 
 const MIB = 1024 * 1024
 const LINKS = {
@@ -224,8 +225,4 @@ function sourceOf(wants: readonly Want[]) {
 
 function byClass(a: Batch, b: Batch): number {
   return a.priority - b.priority
-}
-
-function rounded(value: number): number {
-  return Math.round(value * 1000) / 1000
 }

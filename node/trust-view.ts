@@ -20,6 +20,7 @@ export interface ManifestBytes {
 export interface TrustView {
   /** Another number whenever anything below may have changed. */
   readonly sequence: number
+  /** By name. */
   datasets(): readonly string[]
   manifests(dataset: string): ManifestBytes
   /** On the signed denylist, or nobody vouches for the dataset any more. */
@@ -89,7 +90,7 @@ export function trustViewOf(trust: TrustStore, now: () => number): TrustView {
       refresh()
       return `${denylistDigest} ${trust.record.pins.join('\n')}`
     },
-    datasets: () => [...trust.record.manifests.keys()],
+    datasets: () => [...trust.record.manifests.keys()].sort(),
     manifests: dataset => trust.record.manifests.get(dataset) ?? {},
     isDenied({ dataset, path, sha256 }) {
       refresh()

@@ -178,21 +178,22 @@ describe('a fill', () => {
     await using origin = await openOrigin()
     await using server = await origin.serve()
     await using node = await openNode(origin.root)
-    const upstream = node.upstream(server.url, {
-      pace: { spend: () => new Promise(next => setTimeout(next, 20)) },
-    })
-    await origin.publish('health/who', OLD)
     const stop = new AbortController()
     let aborted = 0
-    const events = (async () => {
-      const { fillOnce } = await import('./fill-once.ts')
-      for await (const event of fillOnce(node.request([upstream], { signal: stop.signal }))) {
-        if (event.type !== 'progress' || event.wireBytes < 2 * MIB || aborted) continue
-        aborted = performance.now()
-        stop.abort(new Error('window closed'))
-      }
-    })()
-    await expect(events).rejects.toThrow('window closed')
+    let spentBytes = 0
+    const spend = (bytes: number, signal: AbortSignal) => {
+      spentBytes += bytes
+      if (spentBytes < 2 * MIB) return Promise.resolve()
+      aborted ||= performance.now()
+      stop.abort(new Error('window closed'))
+      return new Promise<void>((_, stopped) => {
+        if (signal.aborted) stopped(signal.reason)
+        signal.addEventListener('abort', () => stopped(signal.reason))
+      })
+    }
+    const upstream = node.upstream(server.url, { pace: { spend } })
+    await origin.publish('health/who', OLD)
+    await expect(node.fill([upstream], { signal: stop.signal })).rejects.toThrow('window closed')
     expect(performance.now() - aborted).toBeLessThan(1000)
     const { wire, complete } = done(await node.fill([node.upstream(server.url)]))
     expect(complete).toBe(true)

@@ -7,7 +7,6 @@
 import { isDatasetName } from '../manifests/dataset-name.ts'
 import { isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
-import { deltaPath, packPath } from '../manifests/manifest.ts'
 import type { ContentStore } from '../node/store/store.ts'
 import type { BoardOptions } from './batch-board.ts'
 import { Channel } from './channel.ts'
@@ -20,6 +19,7 @@ import { mergedBatches, type FillPlan, type Want } from './plan-fill.ts'
 import { planReport, type PlanReport, type WireBytes } from './plan-report.ts'
 import { planKeeping, type Keeps } from './keep-plan.ts'
 import { keptBy, planPrepared, prepareDataset, type Prepared, type PrepareTools } from './prepare-dataset.ts'
+import { allFilesOf } from './repository-files.ts'
 import { askForRanges, remembered, type RangeMemory } from './range-memory.ts'
 import { scheduleFill, type Schedule, type ScheduleInput } from './schedule.ts'
 import { refresh, type Refreshed, type RefreshTools } from './refresh.ts'
@@ -244,11 +244,7 @@ async function forgetUseless(
   prepared: readonly Prepared[],
   isComplete: boolean,
 ): Promise<void> {
-  const manifests = releases.releases().flatMap(({ current, next }) => [current ?? [], next ?? []].flat())
-  const files = manifests.flatMap(({ packs, deltas }) => [
-    ...packs.map(({ sha256, directory }) => ({ path: packPath(sha256), directory })),
-    ...deltas.map(({ sha256, directory }) => ({ path: deltaPath(sha256), directory })),
-  ])
+  const files = allFilesOf(releases.releases())
   const chains = isComplete ? [] : prepared
   const ofChains = chains.flatMap(({ helpers }) => helpers.map(({ path }) => path))
   await staged.retain(new Set(isComplete ? [] : [...files.map(({ path }) => path), ...ofChains]))

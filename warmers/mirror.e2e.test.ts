@@ -1,7 +1,7 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { expect, it } from 'vitest'
+import { expect, it, vi } from 'vitest'
 import { sha256Of } from '../manifests/digest.ts'
 import type { Manifest } from '../manifests/manifest.ts'
 import { noise } from '../manifests/testing/memory-item.ts'
@@ -64,9 +64,12 @@ it.each([
     await using origin = await openOrigin()
     await using hub = await openNode(origin.root)
     let isCut = false
-    await using server = await origin.serve(honest => (request, response) => {
+    await using server = await origin.serve(honest => async (request, response) => {
       if (!ranges) delete request.headers.range
-      if (isCut && /^bytes=1\d{6}-/.test(request.headers.range ?? '')) return void response.destroy()
+      if (isCut && /^bytes=1\d{6}-/.test(request.headers.range ?? '')) {
+        await vi.waitUntil(() => hub.staged.sizeBytes > 500_000)
+        return void response.destroy()
+      }
       return honest(request, response)
     })
     const folder = join(hub.folder, 'repository')
@@ -112,7 +115,6 @@ it('a damaged copy is never passed on', async () => {
   await Array.fromAsync(
     fillMirror(hub.request([hub.upstream(server.url)]), {
       folder: repository,
-
       reserveBytes: 0,
     }),
   )

@@ -17,7 +17,7 @@ import { remembered } from './range-memory.ts'
 import { refresh } from './refresh.ts'
 import { mirrorFile } from './mirror-file.ts'
 import {
-  filesOf,
+  allFilesOf,
   olderManifests,
   type RepositoryFile,
   type Ways,
@@ -96,8 +96,7 @@ export async function wantFiles(
   { releases, staged }: Pick<FillRequest, 'releases' | 'staged'>,
   storage: RepositoryStorage,
 ): Promise<RepositoryFile[]> {
-  const manifests = releases.releases().flatMap(({ current, next }) => [current ?? [], next ?? []].flat())
-  const files = manifests.flatMap(filesOf)
+  const files = allFilesOf(releases.releases())
   const wanted = wantedWhole(staged)
   wanted.clear()
   for (const { path } of files) wanted.add(path) // at once: somebody may be reading

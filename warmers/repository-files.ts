@@ -15,6 +15,7 @@ import {
 } from '../manifests/manifest.ts'
 import type { RepositoryStorage } from '../manifests/publish/storage.ts'
 import { findChain, loadManifest } from './delta-chain.ts'
+import type { DatasetReleases } from './releases.ts'
 import type { DigestCache } from './sources.ts'
 import type { Upstream } from './upstream.ts'
 
@@ -52,6 +53,13 @@ export function waysBytesMax(manifest: Manifest): number {
 /** Packs and deltas. */
 export function filesOf(manifest: Manifest): RepositoryFile[] {
   return [...packsOf(manifest), ...deltasOf(manifest.dataset, manifest.deltas)]
+}
+
+/** Of all releases that are served or on their way. */
+export function allFilesOf(releases: readonly DatasetReleases[]): RepositoryFile[] {
+  return releases
+    .flatMap(({ current, next }) => [current, next].filter(manifest => manifest !== undefined))
+    .flatMap(filesOf)
 }
 
 export function packsOf({ dataset, packs }: Manifest): RepositoryFile[] {

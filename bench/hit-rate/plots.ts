@@ -36,6 +36,7 @@ export async function writePlots(
   withRivals: boolean,
 ): Promise<void> {
   const shares = [...new Set([...CAPACITIES, capacity])].sort((a, b) => a - b)
+  const bytesOf = (share: number) => Math.floor(trace.footprintBytes * share)
   await mkdir(folder, { recursive: true })
   const measuredPath = join(folder, `rivals-${trace.name}.json`)
   const rivals: Measured = await readFile(measuredPath, 'utf8').then(JSON.parse, () => ({}))
@@ -43,8 +44,7 @@ export async function writePlots(
     for (const name of RIVALS) {
       if (rivals[name]?.[share]) continue
       const hits: boolean[] = []
-      const bytes = Math.floor(trace.footprintBytes * share)
-      const result = await runRival(name, trace, bytes, undefined, hit => hits.push(hit))
+      const result = await runRival(name, trace, bytesOf(share), undefined, hit => hits.push(hit))
       if (!result) continue
       ;(rivals[name] ??= {})[share] = { objectHit: result.objectHit, slices: slicesOf(hits) }
       await writeFile(measuredPath, `${JSON.stringify(rivals)}\n`)
@@ -52,7 +52,6 @@ export async function writePlots(
   }
   const over: Record<string, [number, number][]> = {}
   const inTime: Line[] = []
-  const bytesOf = (share: number) => Math.floor(trace.footprintBytes * share)
   const note = (name: string, share: number, { objectHit, slices }: Run) => {
     ;(over[name] ??= []).push([share, objectHit])
     if (share !== capacity) return

@@ -7,7 +7,8 @@
 const WINDOW_BYTES = 32
 /** A place is picked when these bits of a rolling hash are zero. */
 const PICK_MASK = 0x7ff << 21
-const GEAR = Int32Array.from({ length: 256 }, (_, value) =>
+/** Of a rolling hash that sees 32 bytes. */
+export const GEAR = Int32Array.from({ length: 256 }, (_, value) =>
   Math.imul(Math.imul(value + 1, 0x9e3779b1) ^ 0x5bd1e995, 0x85ebca6b),
 )
 /** 48 MB of tables at most; beyond about 6 GiB of content, the first places are kept. */

@@ -138,8 +138,8 @@ async function joinedWhereItPays(
     const [here, next] = [frames[at]!, frames[at + 1]]
     const both = next && [...here.extents, ...next.extents]
     if (both && rawBytes(both) <= FRAME_BYTES_MAX) {
-      const [together] = await estimated([both], estimator)
-      if (together!.bytes < sum([here, next]) * (1 - TWICE_SAVING)) {
+      const together = await estimateOf(both, estimator)
+      if (together.bytes < sum([here, next]) * (1 - TWICE_SAVING)) {
         result.push(both)
         at++
         continue
@@ -152,12 +152,15 @@ async function joinedWhereItPays(
 
 async function estimated(frames: readonly PackExtent[][], estimator: ZstdEncoder): Promise<Estimated[]> {
   const result: Estimated[] = []
-  for (const extents of frames) {
-    const compressed = await estimator.compress(...extents.map(({ bytes }) => bytes))
-    result.push({ extents, bytes: compressed.length })
-    free(compressed.buffer)
-  }
+  for (const extents of frames) result.push(await estimateOf(extents, estimator))
   return result
+}
+
+async function estimateOf(extents: PackExtent[], estimator: ZstdEncoder): Promise<Estimated> {
+  const compressed = await estimator.compress(...extents.map(({ bytes }) => bytes))
+  const bytes = compressed.length
+  free(compressed.buffer)
+  return { extents, bytes }
 }
 
 function alikeTogether(extents: readonly PackExtent[]): PackExtent[] {

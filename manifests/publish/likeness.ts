@@ -3,10 +3,9 @@
  * (Broder, "On the resemblance and containment of documents", 1997). The least hash of the 32 bytes
  * before every place, in four lanes.
  */
+import { GEAR } from '../delta/likeness-index.ts'
+
 const LANES = 4
-const GEAR = Int32Array.from({ length: 256 }, (_, value) =>
-  Math.imul(Math.imul(value + 1, 0x9e3779b1) ^ 0x5bd1e995, 0x85ebca6b),
-)
 
 export function likenessOf(bytes: Uint8Array): Uint32Array {
   const least = new Uint32Array(LANES).fill(0xffffffff)

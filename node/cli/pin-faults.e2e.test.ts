@@ -1,7 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { haveServer } from '../../pinning/testing/servers.ts'
+import { haveServer, suspend } from '../../pinning/testing/servers.ts'
 import type { RunningNode } from '../main.ts'
 import { fill, openPinWorld, type PinWorld, readAll, untilPinned, upstreamOf } from './test-pins.ts'
 
@@ -46,7 +46,7 @@ describe.runIf(haveServer('ipfs') && haveServer('minio'))('pin targets that fail
   }, 90_000)
 
   it('hung: serving goes on, and they are back after they go on', async () => {
-    for (const { process } of [world.kubo, world.minio]) process.kill('SIGSTOP')
+    for (const server of [world.kubo, world.minio]) await suspend(server)
     try {
       await untilDown('ipfs')
       await allServed()

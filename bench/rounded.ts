@@ -1,0 +1,4 @@
+/** To thousandths, for the benches' JSON lines. */
+export function rounded(value: number): number {
+  return Math.round(value * 1000) / 1000
+}
