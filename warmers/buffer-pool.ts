@@ -11,12 +11,15 @@ export interface Lease extends Disposable {
 
 /** Leased at once; a single bigger buffer is alone. */
 const LEASED_BYTES_MAX = 12 * 1024 * 1024
-const KEPT_BYTES_MAX = 8 * 1024 * 1024
+/** Kept for so long after the last lease. */
+const KEPT_MS = 5000
 /** Sizes are rounded up, so that one fits many. */
 const STEP_BYTES = 1024 * 1024
 
-const free: Buffer[] = []
+/** The smallest first; all and those on lease are `LEASED_BYTES_MAX` at most, or one. */
+let free: Buffer[] = []
 let freeBytes = 0
+let forgetting: NodeJS.Timeout | undefined
 let leasedBytes = 0
 const waiting: { readonly heldBytes: number; readonly start: () => void }[] = []
 
@@ -62,8 +65,17 @@ function take(sizeBytes: number): Buffer {
   return whole!
 }
 
+/** Larger ones are kept rather than smaller ones: they fit more. */
 function give(whole: Buffer): void {
-  if (freeBytes + whole.length > KEPT_BYTES_MAX) return
-  free.push(whole)
+  free = [...free, whole].sort((a, b) => a.length - b.length)
   freeBytes += whole.length
+  while (freeBytes > LEASED_BYTES_MAX) freeBytes -= free.shift()!.length
+  forgetting ??= setTimeout(forget, KEPT_MS).unref()
+  forgetting.refresh()
+}
+
+function forget(): void {
+  free = []
+  freeBytes = 0
+  forgetting = undefined
 }

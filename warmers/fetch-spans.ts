@@ -9,7 +9,7 @@ import { EdgeError, isEdgeError } from '../manifests/errors.ts'
 import type { Abortable } from '../manifests/extent.ts'
 import { byHealth, reportUpstream } from './breaker.ts'
 import { cut, without } from './spans.ts'
-import type { StagedRanges } from './staged-ranges.ts'
+import type { StagedRanges, StagedWriter } from './staged-ranges.ts'
 import type { Purpose, Span, SpanOptions, Upstream } from './upstream.ts'
 
 export interface FetchTools {
@@ -106,13 +106,16 @@ async function receive(
   lacking: Span,
   { signal, skipBytesMax = Infinity }: Abortable & Pick<SpanOptions, 'skipBytesMax'>,
 ): Promise<void> {
-  await using part = await staged.append(file.path, lacking.offset, request.offset)
+  await using stack = new AsyncDisposableStack()
+  let part: StagedWriter | undefined
+  // asked for at once, so that requests are made in the order in which they are wanted
   for await (const bytes of upstream.readSpan(file.path, lacking, {
     signal,
     purpose: file.purpose,
     urgent: file.urgent ?? false,
     skipBytesMax,
   })) {
+    part ??= stack.use(await staged.append(file.path, lacking.offset, request.offset))
     await part.write(bytes)
     file.onBytes?.(bytes.length)
   }

@@ -85,9 +85,10 @@ async function fetchItem(
     const pending = batches.toSorted((a, b) => orderOf(a.steps) - orderOf(b.steps))
     for (let batch = nextOf(pending, flight); batch; batch = nextOf(pending, flight)) {
       const urgently = { ...tools, upstreams, urgent: true, onProgress: () => flight.tell() }
-      const [{ fallbacks }] = await Promise.all([
-        runBatch(batch, urgently, { signal }),
+      // what the chunks must be is asked for first: without it nothing can be given before an extent is whole
+      const [, { fallbacks }] = await Promise.all([
         early.learn(batch, { signal }),
+        runBatch(batch, urgently, { signal }),
       ])
       lacking.push(...fallbacks.map(({ want }) => want))
       flight.tell()

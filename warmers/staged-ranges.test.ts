@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
-import { readdir } from 'node:fs/promises'
+import { readdir, stat } from 'node:fs/promises'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { openStagedRanges, type StagedRanges } from './staged-ranges.ts'
 import { temporaryFolder } from './testing.ts'
@@ -55,6 +56,32 @@ describe('staged ranges', () => {
     await staged.retain(new Set(['deltas/other.delta']))
     expect(staged.spans(path)).toEqual([])
     expect(staged.sizeBytes).toBe(0)
+  })
+
+  it('are written into files that were used up, unless somebody has these open', async () => {
+    await using folder = await temporaryFolder()
+    {
+      await using staged = await openStagedRanges(folder.path)
+      const whole = { offset: 0, length: 1000 }
+      await write(staged, 0, 700)
+      const used = await inodesOf(folder.path)
+      await staged.drop(path, [whole])
+      expect(await inodesOf(folder.path)).toEqual(used)
+      await write(staged, 500, 200)
+      expect(await inodesOf(folder.path)).toEqual(used)
+      expect(staged.spans(path)).toEqual([{ offset: 500, length: 200 }])
+      const back = await staged.read(path, { offset: 500, length: 200 })
+      expect(back.equals(file.subarray(500, 700))).toBe(true)
+      {
+        await using late = await staged.append(path, 700, 500)
+        await staged.drop(path, [whole])
+        await write(staged, 0, 300)
+        await late.write(file.subarray(700, 800))
+      }
+      expect(await inodesOf(folder.path)).not.toEqual(used)
+      expect((await staged.read(path, { offset: 0, length: 300 })).equals(file.subarray(0, 300))).toBe(true)
+      await staged.discard(path, [whole])
+    }
     expect(await readdir(folder.path)).toEqual([])
   })
 
@@ -74,4 +101,9 @@ describe('staged ranges', () => {
 async function write(staged: StagedRanges, offset: number, length: number, begin = offset): Promise<void> {
   await using part = await staged.append(path, offset, begin)
   await part.write(file.subarray(offset, offset + length))
+}
+
+async function inodesOf(folder: string): Promise<readonly number[]> {
+  const names = await readdir(folder)
+  return await Promise.all(names.map(async name => (await stat(join(folder, name))).ino))
 }

@@ -7,7 +7,7 @@
  * the bytes proves what comes out of them, and drops them when the proof fails.
  */
 import { closeSync, openSync, readSync } from 'node:fs'
-import { type FileHandle, mkdir, open, readdir, rm, stat, unlink } from 'node:fs/promises'
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat, truncate, unlink } from 'node:fs/promises'
 import { join as joinPath } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { EdgeError } from '../manifests/errors.ts'
@@ -50,6 +50,8 @@ interface Part {
   readonly path: string
   readonly offset: number
   length: number
+  /** Handles that are open. */
+  users: number
 }
 
 /**
@@ -60,6 +62,12 @@ const SYNC_MS = 500
 /** Of one writer, waiting for the disk. */
 const GATHERED_BYTES_MAX = 256 * 1024
 const READ_BYTES = 256 * 1024
+/**
+ * Files that are used up are used again. ext4 takes no inode within minutes of its deletion, and
+ * looks at each of those for every new file: after some thousand parts, most of a fill's CPU.
+ */
+const SPARE = 'spare-'
+const SPARES_MAX = 64
 
 /** @param folder made when missing; nothing else may live in it. */
 export async function openStagedRanges(folder: string): Promise<StagedRanges> {
@@ -67,7 +75,7 @@ export async function openStagedRanges(folder: string): Promise<StagedRanges> {
   const parts = new Map<string, Part>()
   for (const name of await readdir(folder)) {
     const part = parsePart(name)
-    if (part) parts.set(name, { ...part, length: (await stat(joinPath(folder, name))).size })
+    if (part) parts.set(name, { ...part, length: (await stat(joinPath(folder, name))).size, users: 0 })
     else await rm(joinPath(folder, name), { recursive: true, force: true })
   }
   return new StagedFolder(folder, parts)
@@ -79,6 +87,10 @@ class StagedFolder implements StagedRanges {
   readonly #byPath = new Map<string, Set<Part>>()
   /** Since when, by name. */
   readonly #unsynced = new Map<string, number>()
+  readonly #spares: string[] = []
+  #sparesMade = 0
+  /** Names that are not free yet. */
+  readonly #leaving = new Map<string, Promise<void>>()
   readonly #timer: NodeJS.Timeout
 
   constructor(folder: string, parts: Map<string, Part>) {
@@ -101,15 +113,30 @@ class StagedFolder implements StagedRanges {
     const before = this.#parts(path).find(
       part => part.offset + part.length === offset && part.offset >= begin,
     )
-    const part = before ?? { path, offset, length: 0 }
+    const part = before ?? { path, offset, length: 0, users: 0 }
     const name = nameOf(part)
-    const file = await open(joinPath(this.#folder, name), before ? 'a' : 'w')
+    part.users++
+    const file = await this.#open(name, before === undefined).catch((error: unknown) => {
+      part.users--
+      throw translated(error)
+    })
     this.#byName.set(name, part)
     this.#remember(part)
-    return new Appender(file, bytes => {
-      part.length += bytes
-      if (!this.#unsynced.has(name)) this.#unsynced.set(name, performance.now())
+    return new Appender(file, {
+      written: bytes => {
+        part.length += bytes
+        if (!this.#unsynced.has(name)) this.#unsynced.set(name, performance.now())
+      },
+      closed: () => part.users--,
     })
+  }
+
+  async #open(name: string, isNew: boolean): Promise<FileHandle> {
+    const path = joinPath(this.#folder, name)
+    if (isNew) await this.#leaving.get(name)
+    const spare = isNew ? this.#spares.pop() : undefined
+    if (spare) await rename(joinPath(this.#folder, spare), path)
+    return await open(path, isNew ? 'w' : 'a')
   }
 
   async read(path: string, span: Span, into?: Buffer): Promise<Buffer> {
@@ -118,10 +145,15 @@ class StagedFolder implements StagedRanges {
     for (const part of this.#parts(path)) {
       const from = Math.max(span.offset, part.offset)
       const length = Math.min(span.offset + span.length, part.offset + part.length) - from
-      if (length <= 0) continue
+      if (length <= 0 || this.#byName.get(nameOf(part)) !== part) continue
       const slice = buffer.subarray(from - span.offset, from - span.offset + length)
-      if (await readNow(joinPath(this.#folder, nameOf(part)), slice, from - part.offset))
-        lacking = without(lacking, [{ offset: from, length }])
+      part.users++
+      try {
+        if (await readNow(joinPath(this.#folder, nameOf(part)), slice, from - part.offset))
+          lacking = without(lacking, [{ offset: from, length }])
+      } finally {
+        part.users--
+      }
     }
     if (lacking.length > 0 && span.length > 0)
       throw new EdgeError('CHUNK_ABSENT', `${path}: not all of ${span.offset}+${span.length} is staged`)
@@ -147,6 +179,8 @@ class StagedFolder implements StagedRanges {
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer)
+    const spares = this.#spares.splice(0)
+    await Promise.all(spares.map(name => unlink(joinPath(this.#folder, name)).catch(unlessGone)))
   }
 
   #parts(path: string): readonly Part[] {
@@ -165,9 +199,19 @@ class StagedFolder implements StagedRanges {
     const all = this.#byPath.get(part.path)
     all?.delete(part)
     if (all?.size === 0) this.#byPath.delete(part.path)
-    await unlink(joinPath(this.#folder, nameOf(part))).catch((error: unknown) => {
-      if (codeOf(error) !== 'ENOENT') throw error
-    })
+    const leaving = this.#clear(part).catch(unlessGone)
+    this.#leaving.set(nameOf(part), leaving)
+    await leaving.finally(() => this.#leaving.delete(nameOf(part)))
+  }
+
+  async #clear(part: Part): Promise<void> {
+    const path = joinPath(this.#folder, nameOf(part))
+    // whoever has it open must neither read nor write what another part becomes
+    if (part.users > 0 || this.#spares.length >= SPARES_MAX) return await unlink(path)
+    const spare = `${SPARE}${this.#sparesMade++}`
+    await rename(path, joinPath(this.#folder, spare))
+    await truncate(joinPath(this.#folder, spare))
+    this.#spares.push(spare)
   }
 
   async #sync(): Promise<void> {
@@ -186,16 +230,16 @@ class StagedFolder implements StagedRanges {
 /** Each write costs a way to a thread and back: what gathers meanwhile goes in one. */
 class Appender implements StagedWriter {
   readonly #file: FileHandle
-  readonly #onWritten: (bytes: number) => void
+  readonly #on: { written(bytes: number): void; closed(): void }
   #gathered: Uint8Array[] = []
   #gatheredBytes = 0
   #writing: Promise<void> | undefined
   #failure: { readonly error: unknown } | undefined
   #isTold = false
 
-  constructor(file: FileHandle, onWritten: (bytes: number) => void) {
+  constructor(file: FileHandle, on: { written(bytes: number): void; closed(): void }) {
     this.#file = file
-    this.#onWritten = onWritten
+    this.#on = on
   }
 
   async write(bytes: Uint8Array): Promise<void> {
@@ -208,7 +252,7 @@ class Appender implements StagedWriter {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#writing
-    await this.#file.close()
+    await this.#file.close().finally(() => this.#on.closed())
     this.#tell()
   }
 
@@ -229,7 +273,7 @@ class Appender implements StagedWriter {
         this.#gatheredBytes = 0
         while (pieces.length > 0) {
           const { bytesWritten } = await this.#file.writev(pieces)
-          this.#onWritten(bytesWritten)
+          this.#on.written(bytesWritten)
           pieces = after(pieces, bytesWritten)
         }
         for (const bytes of written) giveBack(bytes)
@@ -273,6 +317,10 @@ async function readNow(path: string, into: Buffer, position: number): Promise<bo
 function translated(cause: unknown): unknown {
   const isFull = ['ENOSPC', 'EDQUOT'].includes(codeOf(cause))
   return isFull ? new EdgeError('STORE_FULL', 'no space for bytes under way', { cause }) : cause
+}
+
+function unlessGone(error: unknown): void {
+  if (codeOf(error) !== 'ENOENT') throw error
 }
 
 function codeOf(error: unknown): string {

@@ -3,11 +3,13 @@
  * middle of pinning: nothing. And how long the targets are without their pins.
  */
 import { once } from 'node:events'
+import { readdirSync } from 'node:fs'
 import { rm } from 'node:fs/promises'
 import { setPriority } from 'node:os'
 import { join } from 'node:path'
 import { Worker } from 'node:worker_threads'
 import { expect, it } from 'vitest'
+import { suspend } from '../../pinning/testing/servers.ts'
 import type { RunningNode } from '../main.ts'
 import { bytesOf } from '../store/testing.ts'
 import { DATASET, fill, openPinWorld, type PinWorld, untilPinned, upstreamOf } from './test-pins.ts'
@@ -73,7 +75,10 @@ const restart = async (world: PinWorld) => {
 }
 /** As docs/pinning.md has it for servers on the tower itself. */
 const letReadersFirst = ({ kubo, minio }: PinWorld) => {
-  for (const { process } of [kubo, minio]) setPriority(process.pid!, 10)
+  for (const { process } of [kubo, minio]) {
+    // priorities are of threads; those to come have that of the one that starts them
+    for (const thread of readdirSync(`/proc/${process.pid}/task`)) setPriority(Number(thread), 10)
+  }
 }
 const signalBoth = (world: PinWorld, name: NodeJS.Signals) => {
   for (const { process } of [world.kubo, world.minio]) process.kill(name)
@@ -85,7 +90,7 @@ const FAULTS: Readonly<Record<string, Fault>> = {
     end: restart,
   },
   hung: {
-    fault: async world => signalBoth(world, 'SIGSTOP'),
+    fault: async ({ kubo, minio }) => void (await Promise.all([kubo, minio].map(suspend))),
     end: async world => signalBoth(world, 'SIGCONT'),
   },
   /** Pinning goes on while it is read, and is cut off in the middle. */
