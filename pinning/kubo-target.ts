@@ -35,7 +35,7 @@ const SETTLED = 'settled-v1'
 /** Kubo must not look for blocks elsewhere: we know the other places ourselves. */
 const HERE_ONLY = { offline: true }
 /** What is in the database is had without waiting: others get their turn after so long. */
-const TURN_MS = 5
+const TURN_MS = 1
 /** Batches of so much hold whole extents, of up to 8 MiB each, in memory. */
 const LARGE_BYTES = 8 * 1024 * 1024
 const LARGE_AT_ONCE = 2
