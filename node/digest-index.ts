@@ -9,6 +9,7 @@ import type { Sha256 } from '../manifests/digest.ts'
 import { isEdgeError } from '../manifests/errors.ts'
 import type { Catalog } from './catalog.ts'
 import type { Database } from './store/database.ts'
+import { atLeisure } from './store/leisure.ts'
 
 const KEY_DIGITS = 12
 const KEYS = 16 ** KEY_DIGITS
@@ -103,6 +104,7 @@ export class DigestIndex {
     const root = cidBytes(catalog.root)
     this.#database.run('INSERT OR IGNORE INTO catalogs (root, whole) VALUES (?, 0)', root)
     const id = Number(this.#database.get('SELECT id FROM catalogs WHERE root = ?', root)?.['id'])
+    const rest = atLeisure()
     for (let page = 0; page < catalog.pages && !this.#closed; page++) {
       const entries = catalog.entries(page)
       this.#database.transaction(() => {
@@ -111,7 +113,7 @@ export class DigestIndex {
           if (codecOf(root) !== 'raw') this.#insert(keyOf(digestOf(root)), id, page)
         }
       })
-      await new Promise(resolve => setImmediate(resolve))
+      await rest()
     }
     if (!this.#closed) this.#database.run('UPDATE catalogs SET whole = 1 WHERE id = ?', id)
   }
@@ -131,6 +133,7 @@ export class DigestIndex {
       'SELECT id FROM catalogs WHERE hex(root) NOT IN (SELECT upper(value) FROM json_each(?))',
       JSON.stringify(kept),
     )
+    const rest = atLeisure()
     for (const { id } of rows) {
       this.#database.run('UPDATE catalogs SET whole = 0 WHERE id = ?', Number(id))
       for (let slice = 0; slice < SLICES && !this.#closed; slice++) {
@@ -141,7 +144,7 @@ export class DigestIndex {
           from + KEYS / SLICES,
           Number(id),
         )
-        await new Promise(resolve => setImmediate(resolve))
+        await rest()
       }
       if (!this.#closed) this.#database.run('DELETE FROM catalogs WHERE id = ?', Number(id))
     }

@@ -6,6 +6,7 @@ import { rm } from 'node:fs/promises'
 import type { CommitQueue } from './commit-queue.ts'
 import type { ExtentFiles } from './extent-files.ts'
 import type { ExtentTable } from './extent-table.ts'
+import { atLeisure } from './leisure.ts'
 import type { Cid } from '../../manifests/cid.ts'
 import type { DiskTier } from './store.ts'
 import type { Turns } from './turns.ts'
@@ -28,6 +29,7 @@ export interface Reconciled {
 
 export async function reconcile(parts: ReconcileParts): Promise<Reconciled> {
   const totals = { adopted: 0, forgotten: 0, strays: 0 }
+  const rest = atLeisure()
   for (const tier of ['hot', 'warm'] as const) {
     // a disk that is not mounted says nothing about what it holds
     if (!(await parts.files[tier].isThere())) continue
@@ -43,6 +45,7 @@ export async function reconcile(parts: ReconcileParts): Promise<Reconciled> {
       }
       for (const stray of strays) await rm(stray, { force: true, recursive: true })
       totals.strays += strays.length
+      await rest()
     }
   }
   return totals
