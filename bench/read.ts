@@ -14,7 +14,8 @@
  * what else ran on the machine.
  *
  * `busy` (only when named with --only): a node that fills, evicts and scrubs at the same time, 64 KiB ranges of a big item,
- * first as fast as it can, then at 70 % of that; and how long the first byte of the big item takes then.
+ * first as fast as it can, then at 70 % of that; `rangeP99Ms` is what one more client waits by tier, `firstByteMs`
+ * (median) and `firstByteMsMax` how long the first byte of the big item takes then.
  *
  * `towerlight-2` (only when named) is the node with a worker, both on one core. `towerlight-nginx` is the node behind our NGINX on the same core, `nginx-nginx` that NGINX in front of a plain
  * one (CPU of both together); `…-h2` over TLS and HTTP/2, by h2load. `fairness`: 48 small clients beside 16 bulk ones; what the small ones wait, what the bulk ones lose.
@@ -38,6 +39,7 @@ import {
   startTwoTowerlights,
   startVarnish,
 } from './read/servers.ts'
+import { probeFor } from './read/probes.ts'
 import { sha256Us } from './read/sha256.ts'
 import { OLD_BYTES } from './read/busy.ts'
 import { type Workload, workloads, writeFiles } from './read/workloads.ts'
@@ -118,9 +120,10 @@ async function busy(): Promise<void> {
   const between = [Math.floor(thinkMs / 2), Math.ceil(thinkMs * 1.5)] as const
   const before = reported()
   const tiersBefore = await tiersOf(server.port)
-  const [measured, firstBytesMs] = await Promise.all([
+  const big = `http://127.0.0.1:${server.port}/data/bench/read/big`
+  const [measured, probes] = await Promise.all([
     drive({ ...ranges, name: 'busy', connections, thinkMs: between }, server, options),
-    firstBytes(server.port),
+    probeFor(big, sizes.bigMib * 1024 * 1024, options.seconds),
   ])
   const [after, tiers] = [reported(), await tiersOf(server.port)]
   if (after['bench/churn'] === before['bench/churn'])
@@ -135,7 +138,11 @@ async function busy(): Promise<void> {
       rps: Math.round(measured.requests / measured.seconds),
       p50ms: measured.p50ms,
       p99ms: measured.p99ms,
-      firstByteMsMax: rounded(Math.max(...firstBytesMs)),
+      firstByteMs: rounded(quantile(probes.firstByteMs, 0.5)),
+      firstByteMsMax: rounded(Math.max(...probes.firstByteMs)),
+      rangeP99Ms: Object.fromEntries(
+        Object.entries(probes.rangeMs).map(([tier, tookMs]) => [tier, rounded(quantile(tookMs, 0.99))]),
+      ),
       filledMiB: mib('bench/churn'),
       evictedMiB: -mib('bench/old'),
       hot: tiers.hot - tiersBefore.hot,
@@ -153,20 +160,6 @@ async function tiersOf(port: number): Promise<{ hot: number; warm: number }> {
   const of = (tier: string): number =>
     Number(new RegExp(`request_seconds_count\\{tier="${tier}",status="206"\\} (\\d+)`).exec(text)?.[1] ?? 0)
   return { hot: of('hot'), warm: of('warm') }
-}
-
-async function firstBytes(port: number): Promise<number[]> {
-  const times: number[] = []
-  for (let i = 0; i < 10; i++) {
-    const startedMs = performance.now()
-    const { body } = await fetch(`http://127.0.0.1:${port}/data/bench/read/big`)
-    const reader = body!.getReader()
-    await reader.read()
-    times.push(performance.now() - startedMs)
-    await reader.cancel()
-    await new Promise(resolve => setTimeout(resolve, 100))
-  }
-  return times
 }
 
 /** The same small and middle items over TLS and HTTP/2. */
@@ -268,6 +261,10 @@ async function compare(workload: Workload): Promise<void> {
       }),
     )
   }
+}
+
+function quantile(values: readonly number[], share: number): number {
+  return values.toSorted((a, b) => a - b)[Math.floor(values.length * share)] ?? Number.NaN
 }
 
 function rounded(value: number, digits = 1): number {
