@@ -56,16 +56,16 @@ export async function* writtenFrames(
 ): AsyncGenerator<WrittenFrame> {
   const underWay: Promise<WrittenFrame>[] = []
   const encoders: Encoders[] = []
-  const trial = new ZstdEncoder(paramsOf(Math.min(effort.level, TRIAL_LEVEL)))
+  const fast = new ZstdEncoder(paramsOf(Math.min(effort.level, TRIAL_LEVEL)))
   let estimator: ZstdEncoder | undefined
   let count = 0
   try {
     const tools = {
-      savingOf: (bytes: Uint8Array) => savingOf(bytes, trial),
+      savingOf: (bytes: Uint8Array) => savingOf(bytes, fast),
       estimator: () => (estimator ??= estimatorOf()), // a large item needs its 20 MiB for frames
     }
     for await (const group of frameGroups(extents, tools)) {
-      const encoder = (encoders[count++ % IN_FLIGHT] ??= encodersOf(effort)) // its last frame has been awaited
+      const encoder = (encoders[count++ % IN_FLIGHT] ??= { fast, ...encodersOf(effort) }) // its last frame has been awaited
       const frame = writeFrame(group, raw => compressFrame(raw, encoder), find)
       frame.catch(() => {}) // awaited below, unless an earlier one fails first
       underWay.push(frame)
@@ -74,9 +74,9 @@ export async function* writtenFrames(
     while (underWay.length > 0) yield await underWay.shift()!
   } finally {
     await Promise.allSettled(underWay)
-    trial.close()
+    fast.close()
     estimator?.close()
-    for (const { fast, middle, full } of encoders) for (const one of [fast, middle, full]) one?.close()
+    for (const { middle, full } of encoders) for (const one of [middle, full]) one?.close()
   }
 }
 
@@ -131,17 +131,17 @@ export function estimatorOf(): ZstdEncoder {
 }
 
 interface Encoders {
-  /** To find out what is compressed already. */
+  /** To find out what is compressed already; one for all. */
   readonly fast: ZstdEncoder
   /** To find out whether effort pays, where that is asked. */
   readonly middle: ZstdEncoder | undefined
   readonly full: ZstdEncoder
 }
 
-function encodersOf({ level, isUpdate }: Effort): Encoders {
+function encodersOf({ level, isUpdate }: Effort): Omit<Encoders, 'fast'> {
   const upTo = (own: number) => new ZstdEncoder(paramsOf(Math.min(level, own)))
   const middle = isUpdate && level > MIDDLE_LEVEL ? upTo(MIDDLE_LEVEL) : undefined
-  return { fast: upTo(TRIAL_LEVEL), middle, full: upTo(isUpdate ? UPDATE_LEVEL : level) }
+  return { middle, full: upTo(isUpdate ? UPDATE_LEVEL : level) }
 }
 
 /** Plain where zstd gains too little. */

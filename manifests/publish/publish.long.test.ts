@@ -18,9 +18,11 @@ async function publishApart(folder: string, repo: string, compileCache: string):
     const signer = { current: async () => undefined, sign: async () => {} }
     await publishRelease({ folder: ${JSON.stringify(folder)}, dataset: 'a/b', repository: folderStorage(${JSON.stringify(repo)}), signer, now: new Date(0) })
     console.log(process.resourceUsage().maxRSS * 1024)`
-  const child = spawn(process.execPath, ['--max-semi-space-size=4', '--input-type=module', '-e', code], {
+  const flags = ['--max-semi-space-size=4', '--heap-growing-percent=50', '--input-type=module', '-e', code]
+  const malloc = { MALLOC_ARENA_MAX: '1', MALLOC_TRIM_THRESHOLD_: '1048576' }
+  const child = spawn(process.execPath, flags, {
     stdio: ['ignore', 'pipe', 'inherit'],
-    env: { ...process.env, NODE_COMPILE_CACHE: compileCache },
+    env: { ...process.env, ...malloc, NODE_COMPILE_CACHE: compileCache },
   })
   let said = ''
   child.stdout.on('data', (piece: Buffer) => (said += piece.toString()))

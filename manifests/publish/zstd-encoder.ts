@@ -10,11 +10,12 @@
 import { setImmediate } from 'node:timers/promises'
 import { constants, createZstdCompress } from 'node:zlib'
 
-const OUTPUT_PIECE_BYTES = 1024 * 1024
+const OUTPUT_PIECE_BYTES = 256 * 1024
 
 export class ZstdEncoder {
   readonly #stream
   #pieces: Uint8Array[] = []
+  #last: Promise<unknown> = Promise.resolve()
 
   /** @param params zlib's `ZSTD_c_…`. */
   constructor(params: Record<number, number>) {
@@ -22,8 +23,14 @@ export class ZstdEncoder {
     this.#stream.on('data', (piece: Uint8Array) => this.#pieces.push(piece))
   }
 
-  /** One whole frame of all the pieces. One call at a time. */
-  async compress(...raw: readonly Uint8Array[]): Promise<Uint8Array<ArrayBuffer>> {
+  /** One whole frame of all the pieces. Calls wait for each other. */
+  compress(...raw: readonly Uint8Array[]): Promise<Uint8Array<ArrayBuffer>> {
+    const compressed = this.#last.then(() => this.#compress(raw))
+    this.#last = compressed.catch(() => undefined)
+    return compressed
+  }
+
+  async #compress(raw: readonly Uint8Array[]): Promise<Uint8Array<ArrayBuffer>> {
     await new Promise<void>((resolve, reject) => {
       this.#stream.once('error', reject)
       for (const piece of raw) this.#stream.write(piece)
