@@ -12,7 +12,7 @@ const AT_ONCE_LOSSY = 4
 /** @throws EdgeError as `Upstream.readWhole`, of the last attempt; the signal's reason. */
 export async function fetchWhole(upstream: Upstream, path: string, options: WholeOptions): Promise<Buffer> {
   for (let attempt = 1; ; ) {
-    const isLossy = upstream.pieceBytes !== Infinity
+    const { isLossy } = upstream
     try {
       return isLossy
         ? await firstOf(AT_ONCE_LOSSY, upstream, path, options)
@@ -22,8 +22,7 @@ export async function fetchWhole(upstream: Upstream, path: string, options: Whol
       attempt += isLossy ? AT_ONCE_LOSSY : 1
       const mayBeLuck =
         isEdgeError(error, 'UPSTREAM_STALLED') || (isLossy && isEdgeError(error, 'UPSTREAM_UNREACHABLE'))
-      if (!mayBeLuck || attempt > (upstream.pieceBytes === Infinity ? ATTEMPTS_MAX : ATTEMPTS_LOSSY_MAX))
-        throw error
+      if (!mayBeLuck || attempt > (upstream.isLossy ? ATTEMPTS_LOSSY_MAX : ATTEMPTS_MAX)) throw error
     }
   }
 }

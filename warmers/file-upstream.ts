@@ -63,6 +63,7 @@ export function openFileUpstream(url: URL, onWire: (record: WireRecord) => void)
     cost: FREE,
     ranges: true,
     pieceBytes: Infinity,
+    isLossy: false,
     async [Symbol.asyncDispose]() {},
   }
 }

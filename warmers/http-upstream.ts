@@ -30,6 +30,16 @@ import {
 /** Slows a transfer down: resolves when `bytes` more may have passed. */
 export interface Pace {
   spend(bytes: number, signal: AbortSignal): Promise<void>
+  /** For a transfer that flows evenly. */
+  readonly flow?: Flow | undefined
+}
+
+export interface Flow {
+  /** At most so many connections, and so much per request. */
+  readonly connections: number
+  readonly pieceBytes: number
+  /** At most so much is read at once. */
+  readonly readBytes: number
 }
 
 export interface HttpUpstreamOptions extends Partial<Omit<LaneOptions, 'connectMs'>> {
@@ -103,8 +113,12 @@ class HttpUpstream implements Upstream {
     return this.#cost
   }
 
+  get isLossy() {
+    return this.#tuner.tuning.pieceBytes !== Infinity
+  }
+
   get pieceBytes() {
-    return this.#tuner.tuning.pieceBytes
+    return Math.min(this.#tuner.tuning.pieceBytes, this.#options.pace?.flow?.pieceBytes ?? Infinity)
   }
 
   get ranges() {
@@ -330,12 +344,14 @@ class HttpUpstream implements Upstream {
   }
 
   #freeLane(): Lane | undefined {
-    const { connections } = this.#tuner.tuning
+    const { tuning } = this.#tuner
+    const connections = Math.min(tuning.connections, this.#options.pace?.flow?.connections ?? Infinity)
     if (this.#all.size - this.#idle.length >= connections) return undefined
     const idle = this.#idle.pop()
     if (idle) return idle
     const connectMs = () => this.#tuner.tuning.connectMs
-    const lane = new Lane(this.#origin, { ...this.#options, connectMs })
+    const { readBytes } = this.#options.pace?.flow ?? {}
+    const lane = new Lane(this.#origin, { ...this.#options, connectMs, ...(readBytes && { readBytes }) })
     this.#all.add(lane)
     return lane
   }

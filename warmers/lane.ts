@@ -14,6 +14,8 @@ export interface LaneOptions {
   readonly localAddress?: string | undefined
   /** An HTTP proxy, by CONNECT for all schemes: `http://[user:password@]host:port`. */
   readonly proxyUrl?: string | undefined
+  /** Read at once. */
+  readonly readBytes?: number
   /** For servers with a certificate of their own. */
   readonly ca?: string | undefined
 }
@@ -104,7 +106,7 @@ export class Lane {
       host: host.replace(/^\[|\]$/g, ''),
       port,
       noDelay: true,
-      onread: readingInto(bytes => socket.push(bytes)),
+      onread: readingInto(bytes => socket.push(bytes), this.#options.readBytes),
       ...(localAddress ? { localAddress } : {}),
     })
     const timer = setTimeout(

@@ -66,6 +66,9 @@ const REST_MS = 2000
 const RATE_MEMORY_MS = 60_000
 
 const PROBE_MS = 5000
+/** How often a shared link's delay is measured while it is used, and for how many bytes at least (a handshake has 0.3 KB). */
+const DELAY_LOOK_MS = 1000
+const DELAY_LOOK_BYTES = 16 * 1024
 /** setTimeout's longest. */
 const TIMER_MS_MAX = 2 ** 31 - 1
 
@@ -132,6 +135,8 @@ class Links implements OpenLinks {
       if (left <= 0) close(`${link.name}: the bytes of this window or month are used up`)
     }
     line.spenders.add(spent)
+    const looking =
+      link.shared && setInterval(() => void this.#lookAtDelay(line, link, ended.signal), DELAY_LOOK_MS)
     const endMs = window.endMs - this.#now()
     const timer =
       endMs < TIMER_MS_MAX
@@ -146,6 +151,7 @@ class Links implements OpenLinks {
       close,
       [Symbol.dispose]() {
         clearTimeout(timer)
+        if (looking) clearInterval(looking)
         line.spenders.delete(spent)
       },
     }
@@ -184,6 +190,20 @@ class Links implements OpenLinks {
     )
   }
 
+  /** So that the rate follows within seconds: grows to what the link has, yields to whoever else needs it. */
+  async #lookAtDelay(line: Line, link: LinkSettings, signal: AbortSignal): Promise<void> {
+    const { pace } = line
+    if (line.isLooking || pace.movedBytes < DELAY_LOOK_BYTES) return
+    line.isLooking = true
+    try {
+      pace.delayed(await this.#probeOne(link, { signal }))
+    } catch {
+      // whether it is up is seen by its transfers
+    } finally {
+      line.isLooking = false
+    }
+  }
+
   /** A link is up when somebody at the other end answers. A folder is always there to be asked. */
   async #probeOne(link: LinkSettings, options: Abortable): Promise<number> {
     const urls = link.probeUrl ? [new URL(link.probeUrl)] : this.#options.urls
@@ -200,6 +220,8 @@ interface Line {
   window: string
   /** Who counts what is spent: a fill, and who fetches on demand beside it. */
   readonly spenders: Set<(bytes: number) => void>
+  /** A probe is under way. */
+  isLooking: boolean
   /** Undefined before the first transfer. */
   rate(): number | undefined
 }
@@ -245,12 +267,15 @@ function openLine(
     return upstream
   })
   const rate = () => (busy.ms > 100 ? (busy.bytes * 1000) / busy.ms : undefined)
-  const line: Line = { upstreams, pace, window: '', spenders: new Set(), rate }
+  const line: Line = { upstreams, pace, window: '', spenders: new Set(), isLooking: false, rate }
   return line
 }
 
-function inTurn(first: Pace, second: Pace): Pace {
+function inTurn(first: LinkPace, second: Pace): Pace {
   return {
+    get flow() {
+      return first.flow
+    },
     async spend(bytes, signal) {
       await first.spend(bytes, signal)
       await second.spend(bytes, signal)

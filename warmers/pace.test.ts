@@ -70,6 +70,26 @@ describe('the pace of a link', () => {
     expect(await at.run(20, 0)).toBeGreaterThan(800_000)
   })
 
+  it('is paid for in the order of arrival', async () => {
+    const at = link(1e7, { bytesPerSecondMax: 100_000, shared: false })
+    const ended: number[] = []
+    await Promise.all([3, 1, 2].map(async n => ended.push((await at.pace.spend(n * 10_000, signal), n))))
+    expect(ended).toEqual([3, 1, 2])
+  })
+
+  it('asks of a shared link for what flows evenly: few requests on a near one, enough to fill a far one', () => {
+    const near = link(1e6)
+    expect(near.pace.flow).toBeUndefined()
+    near.pace.delayed(5)
+    expect(near.pace.flow).toMatchObject({ connections: 2, pieceBytes: 32_768 })
+    const far = link(1e6)
+    far.pace.delayed(600)
+    expect(far.pace.flow).toMatchObject({ connections: 6 })
+    const own = link(1e6, { shared: false })
+    own.pace.delayed(5)
+    expect(own.pace.flow).toBeUndefined()
+  })
+
   it('ends a wait when told to', async () => {
     const stop = new AbortController()
     const pace = openPace({

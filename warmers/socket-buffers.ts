@@ -12,10 +12,10 @@ const free: Buffer[] = []
 const lent = new WeakMap<ArrayBufferLike, number>()
 
 /** For `net.connect`'s `onread`. @param push takes what was read; false when no more may come for now. */
-export function readingInto(push: (bytes: Buffer) => boolean) {
+export function readingInto(push: (bytes: Buffer) => boolean, bytesMax = BUFFER_BYTES) {
   let next = take()
   return {
-    buffer: () => next,
+    buffer: () => next.subarray(0, bytesMax),
     callback(length: number): boolean {
       if (length <= COPIED_BYTES_MAX) return push(Buffer.from(next.subarray(0, length)))
       const bytes = next.subarray(0, length)

@@ -24,6 +24,10 @@ export abstract class UpstreamView implements Upstream {
     return this.base.ranges
   }
 
+  get isLossy() {
+    return this.base.isLossy
+  }
+
   get pieceBytes() {
     return this.base.pieceBytes
   }

@@ -79,8 +79,10 @@ export interface Upstream extends AsyncDisposable {
   readWhole(path: string, options: WholeOptions): AsyncIterable<Uint8Array>
   readonly wire: WireCount
   readonly cost: RequestCost
-  /** Longer spans are better asked for in pieces of this size, several at once: the link loses much. */
+  /** Longer spans are better asked for in pieces of this size, several at once. */
   readonly pieceBytes: number
+  /** Requests are better made several times. */
+  readonly isLossy: boolean
   /** False once it has answered a range request with the whole file. */
   readonly ranges: boolean
   /** The same place, of which this is another way in: they share their good name. */

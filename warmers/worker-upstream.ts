@@ -140,6 +140,10 @@ class WorkerUpstream extends UpstreamView {
     this.#worker = worker
   }
 
+  override get isLossy() {
+    return this.base.isLossy || this.#worker.pieceBytes !== Infinity
+  }
+
   override get pieceBytes() {
     return Math.min(this.base.pieceBytes, this.#worker.pieceBytes)
   }

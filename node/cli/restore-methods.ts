@@ -165,6 +165,7 @@ function upstreamOf({ name, readWhole }: ViewReader): Upstream {
     cost: FREE,
     ranges: true,
     pieceBytes: Number.POSITIVE_INFINITY,
+    isLossy: false,
     async [Symbol.asyncDispose]() {},
   }
 }
