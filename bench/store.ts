@@ -62,7 +62,7 @@ for (let run = 0; run < 5; run++) {
   await stop(node.process)
 }
 const node = await startNode()
-await sleep(20_000) // idle is what is left when start-up's work has ended, and its garbage was collected
+await sleep(45_000) // idle is what is left when start-up's work has ended, and its garbage was collected
 const rssIdleMb = await residentMb(node.process, 'VmRSS')
 await writeSmall(at('small'), 2)
 await tower(['publish', at('small'), '--dataset', 'education/small', ...keys])
