@@ -54,6 +54,26 @@ describe('an honest server', () => {
     expect(asked.length).toBeGreaterThan(offsets.length)
   })
 
+  it('is asked for as much at a time as flows evenly', async () => {
+    const under = { way: 0, most: 0 }
+    await using server = await serve(async (request, response) => {
+      under.most = Math.max(under.most, ++under.way)
+      await sleep(20)
+      under.way--
+      await honest(request, response)
+    })
+    const flow = { connections: 2, pieceBytes: 40_000, readBytes: 1000 }
+    const reads: number[] = []
+    const spend = async (bytes: number) => void reads.push(bytes)
+    await using at = open(server, { connectionsMax: 6, pace: { flow, spend } })
+    expect(at.upstream).toMatchObject({ pieceBytes: 40_000, isLossy: false })
+    const read = (offset: number) =>
+      collect(at.upstream.readSpan('packs/a b.pack', { offset, length: 40_000 }, { signal, purpose }))
+    await Promise.all([0, 40_000, 80_000, 120_000, 160_000].map(read))
+    expect(under.most).toBe(2)
+    expect(Math.max(...reads)).toBeLessThanOrEqual(1000)
+  })
+
   it('counts what the server counted, to the byte', async () => {
     await using server = await serve(honest)
     const at = open(server)

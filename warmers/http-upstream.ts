@@ -345,7 +345,9 @@ class HttpUpstream implements Upstream {
 
   #freeLane(): Lane | undefined {
     const { tuning } = this.#tuner
-    const connections = Math.min(tuning.connections, this.#options.pace?.flow?.connections ?? Infinity)
+    // where much is lost there is no queue to keep short, and one stream dies
+    const flowing = this.isLossy ? undefined : this.#options.pace?.flow?.connections
+    const connections = Math.min(tuning.connections, flowing ?? Infinity)
     if (this.#all.size - this.#idle.length >= connections) return undefined
     const idle = this.#idle.pop()
     if (idle) return idle
