@@ -19,7 +19,7 @@ export interface CourtesyOptions {
 }
 
 /** 2 MB/s: 16 Mbit/s, more than the links that this is about. */
-const YIELDING: Yielding = { targetMs: 3, rateMin: 2e6, rateStart: 8e6, baseMs: 0 }
+const YIELDING: Yielding = { targetMs: 3, rateMin: 2e6, rateStart: 8e6, burstMs: 250, baseMs: 0 }
 /** Readers are there for so long after a request. */
 const READERS_MS = 1000
 const TICK_MS = 5

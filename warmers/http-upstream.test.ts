@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
 import { isEdgeError } from '../manifests/errors.ts'
 import { openFileUpstream } from './file-upstream.ts'
 import { openHttpUpstream, type HttpUpstreamOptions } from './http-upstream.ts'
@@ -58,7 +58,7 @@ describe('an honest server', () => {
     const under = { way: 0, most: 0 }
     await using server = await serve(async (request, response) => {
       under.most = Math.max(under.most, ++under.way)
-      await sleep(20)
+      await vi.waitUntil(() => under.most >= flow.connections)
       under.way--
       await honest(request, response)
     })

@@ -31,6 +31,8 @@ export interface Yielding {
   readonly rateMin: number
   /** Before anything was measured. */
   readonly rateStart: number
+  /** Of time that was not used, or in which this process was held up, so much counts. */
+  readonly burstMs: number
   /** What is measured when nobody waits; the least of the last ten minutes, when absent. */
   readonly baseMs?: number
 }
@@ -45,12 +47,11 @@ export interface LinkPace extends Pace {
 }
 
 /** RFC 6817: no more than 100 ms. With what a request brings at once, a link of 2 Mbit/s has 20 by itself. */
-const LINK: Yielding = { targetMs: 40, rateMin: 16 * 1024, rateStart: 256 * 1024 }
+const LINK: Yielding = { targetMs: 40, rateMin: 16 * 1024, rateStart: 256 * 1024, burstMs: 100 }
 /** The most that is added per measurement, as a share, and the most that is taken away. */
 const GAIN = 0.15
 const LESS = 0.3
 const BASE_MS = 10 * 60_000
-const BURST_MS = 100
 /** Of a shared link's requests. */
 const PIECE_MS = 120
 const PIECE_BYTES_MIN = 32 * 1024
@@ -58,7 +59,7 @@ const READ_BYTES = 16 * 1024
 
 export function openPace(options: PaceOptions): LinkPace {
   const { bytesPerSecondMax: max, shared, nowMs, wait, yielding = LINK } = options
-  const { targetMs, rateMin, rateStart, baseMs } = yielding
+  const { targetMs, rateMin, rateStart, burstMs, baseMs } = yielding
   let rate = shared ? Math.min(rateStart, max) : max
   /** All that was moved, and all that the rate has allowed for so far. */
   let spent = 0
@@ -75,7 +76,7 @@ export function openPace(options: PaceOptions): LinkPace {
     if (rate < Infinity) allowed = Math.min(spent + burst(), allowed + (rate * (now - filledAtMs)) / 1000)
     filledAtMs = now
   }
-  const burst = () => Math.max((rate * BURST_MS) / 1000, 16 * 1024)
+  const burst = () => Math.max((rate * burstMs) / 1000, 16 * 1024)
 
   return {
     async spend(bytes, signal) {

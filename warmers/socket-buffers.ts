@@ -13,14 +13,15 @@ const lent = new WeakMap<ArrayBufferLike, number>()
 
 /** For `net.connect`'s `onread`. @param push takes what was read; false when no more may come for now. */
 export function readingInto(push: (bytes: Buffer) => boolean, bytesMax = BUFFER_BYTES) {
-  let next = take()
+  const open = () => take().subarray(0, bytesMax)
+  let next = open()
   return {
-    buffer: () => next.subarray(0, bytesMax),
+    buffer: () => next,
     callback(length: number): boolean {
       if (length <= COPIED_BYTES_MAX) return push(Buffer.from(next.subarray(0, length)))
       const bytes = next.subarray(0, length)
       lent.set(bytes.buffer, length)
-      next = take()
+      next = open()
       return push(bytes)
     },
   }

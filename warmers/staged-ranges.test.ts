@@ -56,6 +56,8 @@ describe('staged ranges', () => {
     await staged.retain(new Set(['deltas/other.delta']))
     expect(staged.spans(path)).toEqual([])
     expect(staged.sizeBytes).toBe(0)
+    await staged[Symbol.asyncDispose]()
+    expect(await readdir(folder.path)).toEqual([])
   })
 
   it('are written into files that were used up, unless somebody has these open', async () => {
