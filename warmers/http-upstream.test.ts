@@ -58,8 +58,8 @@ describe('an honest server', () => {
     const under = { way: 0, most: 0 }
     await using server = await serve(async (request, response) => {
       under.most = Math.max(under.most, ++under.way)
+      response.once('close', () => under.way--)
       await vi.waitUntil(() => under.most >= flow.connections)
-      under.way--
       await honest(request, response)
     })
     const flow = { connections: 2, pieceBytes: 40_000, readBytes: 1000 }
@@ -71,6 +71,7 @@ describe('an honest server', () => {
       collect(at.upstream.readSpan('packs/a b.pack', { offset, length: 40_000 }, { signal, purpose }))
     await Promise.all([0, 40_000, 80_000, 120_000, 160_000].map(read))
     expect(under.most).toBe(2)
+    expect(at.upstream.wire.connections).toBe(2)
     expect(Math.max(...reads)).toBeLessThanOrEqual(1000)
   })
 
